@@ -1,0 +1,11 @@
+#include "common/check.h"
+
+#include <cstdio>
+#include <cstdlib>
+
+namespace hsm {
+void CheckFailed(const char* file, int line, const char* condition) {
+  std::fprintf(stderr, "%s:%d: invariant broken: %s\n", file, line, condition);
+  std::abort();
+}
+}  // namespace hsm
