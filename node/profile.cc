@@ -19,6 +19,7 @@ constexpr Section kSections[] = {
     {ProfileOperation::kVerify, "verify"},   {ProfileOperation::kEncrypt, "encrypt"},
     {ProfileOperation::kDecrypt, "decrypt"}, {ProfileOperation::kWrap, "wrap"},
     {ProfileOperation::kUnwrap, "unwrap"}};
+constexpr uint32_t kUnitsMax = 64;
 constexpr const char* kKeyClasses[] = {"RSA-2048", "RSA-3072", "RSA-4096", "P-256",   "P-256K",
                                        "P-384",    "P-521",    "oct-128",  "oct-192", "oct-256"};
 
@@ -33,6 +34,28 @@ std::string KeyClassName(const KeySpec& spec) {
     default:
       return "oct-" + std::to_string(spec.size_bits);
   }
+}
+
+absl::StatusOr<ProfileOptions> DeviceProfile::Load(const std::string& path) {
+  HSM_ASSIGN_OR_RETURN(Config file, Config::Load(path));
+  ProfileOptions out;
+  file.Require("name", out.name);
+  file.Read("source", out.source);
+  file.Read("units", out.units);
+  file.Read("queue_ms_max", out.queue_ms_max);
+  if (out.units < 1 || out.units > kUnitsMax) file.Fail("units", "must be 1 to 64");
+  for (const Section& section : kSections) {
+    Config table = file.Table(section.name);
+    for (const char* key_class : kKeyClasses) {
+      if (!table.Has(key_class)) continue;
+      double rate = 0;
+      table.Read(key_class, rate);
+      if (!(rate > 0)) table.Fail(key_class, "must be more than 0 operations per second");
+      out.rates[section.operation][key_class] = rate;
+    }
+  }
+  HSM_RETURN_IF_ERROR(file.Finish());
+  return out;
 }
 
 std::optional<double> DeviceProfile::Rate(ProfileOperation operation, const KeySpec& spec) const {
