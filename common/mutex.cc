@@ -1,17 +1,21 @@
 #include "common/mutex.h"
 
 namespace hsm {
-namespace {
-thread_local SchedulerHooks* current = nullptr;
-}  // namespace
 
-SchedulerHooks* CurrentScheduler() { return current; }
-void SetCurrentScheduler(SchedulerHooks* hooks) { current = hooks; }
+constinit thread_local SchedulerHooks* current_scheduler = nullptr;
+void SetCurrentScheduler(SchedulerHooks* hooks) { current_scheduler = hooks; }
 
+void Mutex::LockSimulated() {
+  while (!mutex_.try_lock()) CurrentScheduler()->Contended(this);
+  CurrentScheduler()->Acquired(this);
+}
+
+// Under a scheduler the mutex is let go without Released: nothing may run between that and Block, or a
+// wake-up would be lost that no real condition variable loses.
 void CondVar::Wait(Mutex& mutex) HSM_NO_ANALYSIS {
-  if (current != nullptr) {
-    mutex.Unlock();
-    current->Block(this, absl::InfiniteDuration());
+  if (SchedulerHooks* scheduler = CurrentScheduler()) {
+    mutex.mutex_.unlock();
+    scheduler->Block(this, absl::InfiniteDuration());
     mutex.Lock();
     return;
   }
@@ -21,9 +25,9 @@ void CondVar::Wait(Mutex& mutex) HSM_NO_ANALYSIS {
 }
 
 bool CondVar::WaitFor(Mutex& mutex, absl::Duration timeout) HSM_NO_ANALYSIS {
-  if (current != nullptr) {
-    mutex.Unlock();
-    current->Block(this, timeout);
+  if (SchedulerHooks* scheduler = CurrentScheduler()) {
+    mutex.mutex_.unlock();
+    scheduler->Block(this, timeout);
     mutex.Lock();
     return true;
   }
@@ -38,7 +42,7 @@ bool CondVar::WaitFor(Mutex& mutex, absl::Duration timeout) HSM_NO_ANALYSIS {
 }
 
 void CondVar::NotifyAll() {
-  if (current != nullptr) current->Wake(this);
+  if (SchedulerHooks* scheduler = CurrentScheduler()) scheduler->Wake(this);
   changed_.notify_all();
 }
 

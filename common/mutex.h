@@ -1,6 +1,6 @@
 #pragma once
-// std::mutex with clang's thread-safety attributes, and a condition variable that a simulated scheduler can take over.
-// Rule: a Mutex is never held across an RPC, a token call, a store call or any other seam.
+// std::mutex with clang's thread-safety attributes, and a condition variable that a simulated scheduler can
+// take over. Rule: a Mutex is never held across an RPC, a token call, a store call or any other seam.
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -24,13 +24,46 @@
 
 namespace hsm {
 
+// What a simulated scheduler implements for the threads it owns; null everywhere else. See tests/testing.
+class SchedulerHooks {
+ public:
+  virtual ~SchedulerHooks() = default;
+  // Lets other threads run until `ready` may hold or `timeout` has passed on the simulated clock. Called
+  // without locks.
+  virtual void Block(const void* channel, absl::Duration timeout) = 0;
+  virtual void Wake(const void* channel) = 0;
+  virtual void Yield() = 0;  // at a seam: any other thread may run here
+  // Starts `body` as a simulated thread; Join blocks the caller until it ended.
+  virtual void* Start(const char* name, std::function<void()> body) = 0;
+  virtual void Join(void* thread) = 0;
+  // A Mutex was taken, is wanted but held by another simulated thread (which breaks the rule above), was let
+  // go (a switch point: another thread may run before the caller goes on).
+  virtual void Acquired(const void* /*mutex*/) {}
+  virtual void Contended(const void* /*mutex*/) { Yield(); }
+  virtual void Released(const void* /*mutex*/) {}
+};
+// Of the calling thread; set by a simulated scheduler on the threads it makes.
+extern constinit thread_local SchedulerHooks* current_scheduler;
+inline SchedulerHooks* CurrentScheduler() { return current_scheduler; }
+void SetCurrentScheduler(SchedulerHooks* hooks);
+
 class HSM_CAPABILITY("mutex") Mutex {
  public:
-  void Lock() HSM_ACQUIRE() { mutex_.lock(); }
-  void Unlock() HSM_RELEASE() { mutex_.unlock(); }
+  void Lock() HSM_ACQUIRE() {
+    if (CurrentScheduler() == nullptr) {
+      mutex_.lock();
+    } else {
+      LockSimulated();
+    }
+  }
+  void Unlock() HSM_RELEASE() {
+    mutex_.unlock();
+    if (SchedulerHooks* scheduler = CurrentScheduler()) scheduler->Released(this);
+  }
 
  private:
   friend class CondVar;
+  void LockSimulated();
   std::mutex mutex_;
 };
 
@@ -44,21 +77,6 @@ class HSM_SCOPED_CAPABILITY MutexLock {
  private:
   Mutex& mutex_;
 };
-
-// What a simulated scheduler implements for the threads it owns; null everywhere else. See tests/testing.
-class SchedulerHooks {
- public:
-  virtual ~SchedulerHooks() = default;
-  // Lets other threads run until `ready` may hold or `timeout` has passed on the simulated clock. Called without locks.
-  virtual void Block(const void* channel, absl::Duration timeout) = 0;
-  virtual void Wake(const void* channel) = 0;
-  virtual void Yield() = 0;  // at a seam: any other thread may run here
-  // Starts `body` as a simulated thread; Join blocks the caller until it ended.
-  virtual void* Start(const char* name, std::function<void()> body) = 0;
-  virtual void Join(void* thread) = 0;
-};
-SchedulerHooks* CurrentScheduler();              // of the calling thread
-void SetCurrentScheduler(SchedulerHooks* hooks);  // by the scheduler, on the threads it makes
 
 class CondVar {
  public:
