@@ -1,0 +1,106 @@
+#pragma once
+// Calls several partitions at once from a fixed number of threads: a few lanes per partition, so that a
+// partition that hangs holds up only its own lanes. Thread-safe.
+#include <algorithm>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/clock.h"
+#include "common/mutex.h"
+#include "common/thread.h"
+
+namespace hsm {
+
+class FanOut {
+ public:
+  FanOut(size_t partitions, uint32_t lanes_per_partition, Clock& clock);
+  ~FanOut();  // runs what is queued, then joins
+  FanOut(const FanOut&) = delete;
+
+  // Queues `work` for partition `index`; false if its queue is full (then it never runs).
+  bool Post(size_t index, std::function<void()> work);
+
+  // Runs `call(index)` for each of `targets` in parallel and waits until all have answered, or until
+  // `enough(answers)` holds and `grace` more has passed, or until `timeout`. Answers are positioned as
+  // targets; those not in yet are absent: their calls go on and their results are dropped. `call` must own
+  // what it uses.
+  template <typename Answer>
+  std::vector<std::optional<Answer>> Gather(
+      const std::vector<size_t>& targets, std::function<Answer(size_t)> call,
+      std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
+      absl::Duration timeout);
+  // The same, waiting for all.
+  template <typename Answer>
+  std::vector<std::optional<Answer>> GatherAll(const std::vector<size_t>& targets,
+                                               std::function<Answer(size_t)> call, absl::Duration timeout) {
+    return Gather<Answer>(targets, std::move(call), nullptr, absl::ZeroDuration(), timeout);
+  }
+
+ private:
+  static constexpr size_t kQueueMax = 256;
+  struct Lane {
+    Mutex mutex;
+    CondVar changed;
+    bool stopping HSM_GUARDED_BY(mutex) = false;
+    std::deque<std::function<void()>> queue HSM_GUARDED_BY(mutex);
+    std::vector<Thread> threads;
+  };
+  static void Run(Lane& lane);
+
+  Clock& clock_;
+  std::vector<std::unique_ptr<Lane>> lanes_;
+};
+
+template <typename Answer>
+std::vector<std::optional<Answer>> FanOut::Gather(
+    const std::vector<size_t>& targets, std::function<Answer(size_t)> call,
+    std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
+    absl::Duration timeout) {
+  struct Shared {
+    Mutex mutex;
+    CondVar changed;
+    std::vector<std::optional<Answer>> answers HSM_GUARDED_BY(mutex);
+    size_t open HSM_GUARDED_BY(mutex) = 0;
+    bool closed HSM_GUARDED_BY(mutex) = false;
+  };
+  auto shared = std::make_shared<Shared>();
+  auto shared_call = std::make_shared<std::function<Answer(size_t)>>(std::move(call));
+  {
+    MutexLock lock(shared->mutex);
+    shared->answers.resize(targets.size());
+    shared->open = targets.size();
+  }
+  for (size_t i = 0; i < targets.size(); ++i) {
+    bool posted = Post(targets[i], [shared, shared_call, i, index = targets[i]] {
+      Answer answer = (*shared_call)(index);
+      MutexLock lock(shared->mutex);
+      if (!shared->closed) shared->answers[i].emplace(std::move(answer));
+      --shared->open;
+      shared->changed.NotifyAll();
+    });
+    if (!posted) {
+      MutexLock lock(shared->mutex);
+      --shared->open;
+    }
+  }
+  MutexLock lock(shared->mutex);
+  Deadline deadline(clock_, timeout);
+  auto all = [&]() HSM_NO_ANALYSIS { return shared->open == 0; };
+  if (enough != nullptr) {
+    clock_.Await(
+        shared->mutex, shared->changed, [&]() HSM_NO_ANALYSIS { return all() || enough(shared->answers); },
+        deadline.Left());
+    clock_.Await(shared->mutex, shared->changed, all, std::min(grace, deadline.Left()));
+  } else {
+    clock_.Await(shared->mutex, shared->changed, all, deadline.Left());
+  }
+  shared->closed = true;
+  return std::move(shared->answers);
+}
+
+}  // namespace hsm
