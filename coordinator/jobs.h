@@ -13,7 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/ids.h"
+#include "coordinator/caller.h"
 #include "hsm/v1/backup.pb.h"
 #include "hsm/v1/job.pb.h"
 
@@ -46,27 +46,26 @@ class Jobs {
 
   // Each checks the caller's right itself (backup/start, backup/read, restore/start, ...): PERMISSION_DENIED.
   // CONFLICT while another backup or restore runs or waits. The same op id and request give the same job id.
-  absl::StatusOr<v1::StartJobResponse> StartBackup(const PrincipalId& caller,
+  absl::StatusOr<v1::StartJobResponse> StartBackup(const Caller& caller,
                                                    const v1::StartBackupRequest& request);
-  absl::StatusOr<v1::StartJobResponse> StartRestore(const PrincipalId& caller,
+  absl::StatusOr<v1::StartJobResponse> StartRestore(const Caller& caller,
                                                     const v1::StartRestoreRequest& request);
   // What a backup started now would take: moves no data and makes no load.
-  absl::StatusOr<v1::BackupPlan> PlanBackup(const PrincipalId& caller, const v1::PlanBackupRequest& request);
+  absl::StatusOr<v1::BackupPlan> PlanBackup(const Caller& caller, const v1::PlanBackupRequest& request);
   // Folders of the target, newest first, complete or not with the reason. Reads manifests, not chunks.
-  absl::StatusOr<v1::ListBackupsResponse> ListBackups(const PrincipalId& caller,
+  absl::StatusOr<v1::ListBackupsResponse> ListBackups(const Caller& caller,
                                                       const v1::ListBackupsRequest& request);
   // Reads every object back. A damaged backup is an answer (complete = false and why), not an error.
-  absl::StatusOr<v1::BackupSummary> VerifyBackup(const PrincipalId& caller,
+  absl::StatusOr<v1::BackupSummary> VerifyBackup(const Caller& caller,
                                                  const v1::VerifyBackupRequest& request);
   // Switches back to the data set that the last restore replaced. CONFLICT if changes were acknowledged since
   // and discard_changes is not set, or if the hold has run out.
-  absl::StatusOr<v1::RestoreResult> RollbackRestore(const PrincipalId& caller,
+  absl::StatusOr<v1::RestoreResult> RollbackRestore(const Caller& caller,
                                                     const v1::RollbackRestoreRequest& request);
 
   // Who started a job may always read it, also after a restore took its role away. NOT_FOUND otherwise.
-  absl::StatusOr<v1::Job> GetJob(const PrincipalId& caller, const v1::GetJobRequest& request);
-  absl::StatusOr<v1::ListJobsResponse> ListJobs(const PrincipalId& caller,
-                                                const v1::ListJobsRequest& request);
+  absl::StatusOr<v1::Job> GetJob(const Caller& caller, const v1::GetJobRequest& request);
+  absl::StatusOr<v1::ListJobsResponse> ListJobs(const Caller& caller, const v1::ListJobsRequest& request);
 
   // Id of the job that runs or waits; empty if none. For HsmStatus.active_job.
   std::string ActiveJob() const;
