@@ -1,0 +1,17 @@
+#pragma once
+// absl::Status <-> gRPC. The ErrorDetail travels in the trailing metadata "hsm-error-bin"; a status without
+// one (made by gRPC itself) gets the nearest reason.
+#include "absl/status/status.h"
+
+namespace grpc {
+class Status;
+class ServerContextBase;
+class ClientContext;
+}  // namespace grpc
+
+namespace hsm {
+
+grpc::Status ToGrpc(const absl::Status& status, grpc::ServerContextBase* context);
+absl::Status FromGrpc(const grpc::Status& status, const grpc::ClientContext& context);
+
+}  // namespace hsm
