@@ -45,6 +45,7 @@ inline constexpr size_t kStoreTransactionBytesMax = 1024 * 1024;
 inline constexpr size_t kStoreValueBytesMax = 256 * 1024;
 inline constexpr size_t kStoreKeyBytesMax = 512;
 inline constexpr size_t kStorePageMax = 500;
+inline constexpr size_t kStorePageBytesMax = 4 * 1024 * 1024;  // a page ends early, but has one record at least
 
 // Backup.
 inline constexpr size_t kExportVersionsPerCall = 64;
