@@ -1,7 +1,7 @@
 #pragma once
 // Making, handing over and receiving a domain's keys inside a token: DESIGN 4 and 9, and the flows of
-// reference "KEK hand-over" steps 1 to 5. Runs in the helper process only: it logs in as the SO, which ends every other
-// login of the process. A failure anywhere leaves nothing persistent behind.
+// reference "KEK hand-over" steps 1 to 5. Runs in the helper process only: it logs in as the SO, which ends
+// every other login of the process. A failure anywhere leaves nothing persistent behind.
 #include <memory>
 #include <string>
 
@@ -15,13 +15,14 @@
 
 namespace hsm {
 
-// Initialises the token of `config` (C_InitToken, C_InitPIN) if no token with its label exists; PINs from the files.
-// Returns whether it did. A token that exists is left alone.
+// Initialises the token of `config` (C_InitToken, C_InitPIN) if no token with its label exists; PINs from the
+// files. Returns whether it did. A token that exists is left alone.
 absl::StatusOr<bool> ProvisionToken(const TokenConfig& config);
 
 class DomainKeys {
  public:
-  // Loads the module and finds the token; nobody is logged in yet. `so_pin` replaces so_pin_file if not empty.
+  // Loads the module and finds the token; nobody is logged in yet. `so_pin` replaces so_pin_file if not
+  // empty.
   static absl::StatusOr<std::unique_ptr<DomainKeys>> Open(const TokenConfig& config, SecretBytes so_pin = {});
   ~DomainKeys();
 

@@ -1,7 +1,7 @@
 #pragma once
-// The short-lived helper: `qhsm-node helper --config FILE --mode MODE`. It alone sees the SO PIN, works on the token
-// while the node itself has no module loaded, and ends. Parent and child talk over the child's stdin and stdout in
-// length-prefixed frames (hsm/internal/v1/helper.proto); the child's stderr is its log.
+// The short-lived helper: `qhsm-node helper --config FILE --mode MODE`. It alone sees the SO PIN, works on
+// the token while the node itself has no module loaded, and ends. Parent and child talk over the child's
+// stdin and stdout in length-prefixed frames (hsm/internal/v1/helper.proto); the child's stderr is its log.
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -16,13 +16,14 @@ enum class HelperMode { kMakeDomain, kProvisionAndJoin, kSponsor };
 std::string_view HelperModeName(HelperMode mode);  // "make-domain", "provision-and-join", "sponsor"
 absl::StatusOr<HelperMode> ParseHelperMode(std::string_view name);
 
-// Child side. Speaks on `in_fd` and `out_fd`; returns the process's exit code. `lock_directory` is where the exclusive
-// lock file lives (the node's data directory). Sequence of frames, child's view:
+// Child side. Speaks on `in_fd` and `out_fd`; returns the process's exit code. `lock_directory` is where the
+// exclusive lock file lives (the node's data directory). Sequence of frames, child's view:
 //   make-domain:         <- MakeDomain{hsm_id, generation}   -> DomainBundle                     -> Done
-//   provision-and-join:  <- Join{hsm_id, generation}         -> JoinKey{spki, oaep_hash} <- Install{keks, bundle} -> Done
-//   sponsor:             <- Sponsor{spki, oaep_hash, so_pin} -> Keks                             -> Done
+//   provision-and-join:  <- Join{hsm_id, generation}         -> JoinKey{spki, oaep_hash} <- Install{keks,
+//   bundle} -> Done sponsor:             <- Sponsor{spki, oaep_hash, so_pin} -> Keks -> Done
 // Any failure is answered by one Failure frame and a non-zero exit code.
-int RunHelper(HelperMode mode, const TokenConfig& config, const std::string& lock_directory, int in_fd, int out_fd);
+int RunHelper(HelperMode mode, const TokenConfig& config, const std::string& lock_directory, int in_fd,
+              int out_fd);
 
 // Parent side. One child, its pipes, deadlines. Not thread-safe.
 class HelperProcess {
@@ -48,7 +49,8 @@ class HelperProcess {
   int from_child_ = -1;
 };
 
-// Frames: 4 bytes big-endian length, at most 1 MiB, then the message. DEADLINE_EXCEEDED, UNREACHABLE (end of file).
+// Frames: 4 bytes big-endian length, at most 1 MiB, then the message. DEADLINE_EXCEEDED, UNREACHABLE (end of
+// file).
 absl::Status WriteFrame(int fd, const internal::v1::HelperFrame& frame, absl::Duration timeout);
 absl::StatusOr<internal::v1::HelperFrame> ReadFrame(int fd, absl::Duration timeout);
 

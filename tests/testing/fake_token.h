@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "common/clock.h"
+#include "common/error.h"
 #include "common/mutex.h"
 #include "common/random.h"
 #include "node/token.h"
@@ -50,10 +51,10 @@ class FakeToken final : public Token {
   void FailAll(std::optional<v1::Reason> reason);  // a device that is gone; nullopt = back
   void Hang();                                     // calls block until Release
   void Release();
-  void PlantWrongKey(uint64_t unwraps = 1);  // the next unwraps give another key of the same kind
-  void FlipSignatures(bool on);              // a faulty device: one bit of every signature is wrong
-  void SetDelay(const Clock* clock, absl::Duration delay);  // each call takes this long; null = none
-  void Lack(v1::Curve curve);                               // the token does not have this curve
+  void PlantWrongKey(uint64_t unwraps = 1);           // the next unwraps give another key of the same kind
+  void FlipSignatures(bool on);                       // a faulty device: one bit of every signature is wrong
+  void SetDelay(Clock* clock, absl::Duration delay);  // each call takes this long; null = none
+  void Lack(v1::Curve curve);                         // the token does not have this curve
   void SetDomain(std::shared_ptr<const FakeDomain> domain);
   void WeakenSelfTest(std::string check);  // SelfTest reports this check as failed; "" = sound again
   // What a process end does: all session objects are gone.
@@ -118,7 +119,7 @@ class FakeToken final : public Token {
   bool hanging_ HSM_GUARDED_BY(mutex_) = false;
   uint64_t wrong_keys_ HSM_GUARDED_BY(mutex_) = 0;
   bool flip_signatures_ HSM_GUARDED_BY(mutex_) = false;
-  const Clock* delay_clock_ HSM_GUARDED_BY(mutex_) = nullptr;
+  Clock* delay_clock_ HSM_GUARDED_BY(mutex_) = nullptr;
   absl::Duration delay_ HSM_GUARDED_BY(mutex_);
   std::vector<v1::Curve> lacking_ HSM_GUARDED_BY(mutex_);
   std::string weak_check_ HSM_GUARDED_BY(mutex_);
