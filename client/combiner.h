@@ -72,6 +72,7 @@ class Combiner {
     size_t bytes = 0;
     absl::Status status;
     v1::CryptoResult result;
+    bool leads = false;  // holds a lane; written under the mutex before `state` is
     std::atomic<int> state{kWaiting};
   };
   void Lead(Waiter& self);
