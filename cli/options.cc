@@ -15,6 +15,7 @@ struct Command::Shared {
 
 Command Command::Sub(const std::string& name, const std::string& about) {
   CLI::App* sub = app_->add_subcommand(name, about);
+  sub->footer("");  // not its parent's examples
   if (app_->get_parent() != nullptr) app_->require_subcommand(1);
   return Command(sub, shared_);
 }
@@ -83,7 +84,7 @@ Command& Command::FromEnvironment(const std::string& variable) {
 
 Command& Command::Example(const std::string& line) {
   std::string footer = app_->get_footer();
-  if (footer.empty()) footer = "\nExamples:";
+  if (footer.empty()) footer = "Examples:";
   app_->footer(footer + "\n  " + line);
   return *this;
 }

@@ -82,6 +82,12 @@ void Print(const Json& document, std::string_view table) {
   std::fflush(stdout);
 }
 
+std::string MessageOf(const absl::Status& status) {
+  std::string message = DetailOf(status).message();
+  std::string prefix = std::string(ReasonName(ReasonOf(status))) + ": ";
+  return message.starts_with(prefix) ? message.substr(prefix.size()) : message;
+}
+
 int PrintFailure(const absl::Status& status, bool usage_error, std::string_view help_for) {
   if (std::string(status.message()) == kReported) return kExitFailed;
   v1::Reason reason = ReasonOf(status);
@@ -89,11 +95,11 @@ int PrintFailure(const absl::Status& status, bool usage_error, std::string_view 
                                  : std::string(ReasonHint(reason));
   if (json_output) {
     Json error = Json::Object(
-        {{"code", ReasonName(reason)}, {"message", std::string(status.message())}, {"hint", hint}});
+        {{"code", ReasonName(reason)}, {"message", MessageOf(status)}, {"hint", hint}});
     fmt::print("{}\n", Json::Object({{"error", error}}).Dump(2));
   } else {
-    fmt::print(stderr, "error: {}: {}{}{}\n", ReasonName(reason), std::string(status.message()), hint.empty() ? "" : ". ",
-               hint);
+    fmt::print(stderr, "error: {}: {}{}{}\n", ReasonName(reason), std::string(status.message()),
+               hint.empty() ? "" : ". ", hint);
   }
   std::fflush(stdout);
   return usage_error ? kExitUsage : ExitCodeFor(reason);

@@ -36,6 +36,8 @@ void Print(const Json& document, std::string_view table);
 // "a.b[0].c", "list[].name": the part of `document` a path leads to; [] maps over a list. Null where nothing
 // is.
 Json Select(const Json& document, std::string_view path);
+// What a status says, without the name of its reason.
+std::string MessageOf(const absl::Status& status);
 // Prints a failure and returns the exit code that belongs to it.
 int PrintFailure(const absl::Status& status, bool usage_error, std::string_view help_for);
 

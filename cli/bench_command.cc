@@ -1,0 +1,7 @@
+#include "cli/commands.h"
+
+namespace hsm::cli {
+
+void AddBenchCommand(Command&) {}
+
+}  // namespace hsm::cli

@@ -1,0 +1,46 @@
+#include "cli/connect.h"
+
+#include "absl/strings/numbers.h"
+#include "common/error.h"
+#include "common/status_macros.h"
+#include "fmt/format.h"
+
+namespace hsm::cli {
+namespace {
+std::optional<absl::Duration> chosen_timeout;
+}  // namespace
+
+void SetTimeout(absl::Duration timeout) { chosen_timeout = timeout; }
+
+absl::StatusOr<std::unique_ptr<Client>> Connect() {
+  HSM_ASSIGN_OR_RETURN(ClientOptions options, ClientOptions::FromEnvironment());
+  if (chosen_timeout) options.timeout = options.crypto_timeout = *chosen_timeout;
+  return Client::Connect(std::move(options));
+}
+
+void Pause(absl::Duration time) {
+  Mutex mutex;
+  CondVar never;
+  Deadline deadline(RealClock(), time);
+  MutexLock lock(mutex);
+  while (!deadline.Passed()) never.WaitFor(mutex, deadline.Left());
+}
+
+absl::StatusOr<int64_t> ParseTimeOption(const std::string& option, const std::string& text) {
+  int64_t seconds = 0;
+  absl::Time time;
+  std::string problem;
+  if (absl::SimpleAtoi(text, &seconds) && seconds >= 0) return seconds;
+  if (absl::ParseTime(absl::RFC3339_full, text, &time, &problem)) return absl::ToUnixSeconds(time);
+  if (absl::ParseTime("%Y-%m-%d", text, &time, &problem)) return absl::ToUnixSeconds(time);
+  return Error(v1::REASON_INVALID_ARGUMENT,
+               fmt::format("{} takes a time such as 2027-01-31T00:00:00Z, not \"{}\"", option, text));
+}
+
+absl::StatusOr<std::string> ParseBytesOption(const std::string& option, const std::string& text) {
+  std::optional<Bytes> bytes = FromBase64Url(text);
+  if (!bytes) return Error(v1::REASON_INVALID_ARGUMENT, fmt::format("{} is not base64url", option));
+  return ToString(*bytes);
+}
+
+}  // namespace hsm::cli
