@@ -12,6 +12,8 @@
 namespace hsm::sqlite {
 namespace {
 
+constexpr int kCheckpointWaitMs = 250;
+
 absl::Status Failed(int code, std::string_view doing, std::string_view why) {
   v1::Reason reason = (code & 0xff) == SQLITE_FULL ? v1::REASON_STORE_FULL : v1::REASON_STORE_FAILED;
   return Error(reason, std::string(doing) + ": " + std::string(why) + " (" + std::to_string(code) + ")");
@@ -44,6 +46,11 @@ Statement& Statement::Blob(int index, std::string_view value) {
   // A null pointer would bind NULL, which is not an empty blob.
   const char* data = value.data() != nullptr ? value.data() : "";
   sqlite3_bind_blob64(handle_, index, data, value.size(), SQLITE_STATIC);
+  return *this;
+}
+
+Statement& Statement::Text(int index, std::string_view value) {
+  sqlite3_bind_text64(handle_, index, value.data(), value.size(), SQLITE_STATIC, SQLITE_UTF8);
   return *this;
 }
 
@@ -98,16 +105,22 @@ absl::StatusOr<Database> Database::Open(const std::string& path, const OpenOptio
     return Failed(code, "sqlite open " + path,
                   handle != nullptr ? sqlite3_errmsg(handle) : sqlite3_errstr(code));
   }
+  database.busy_timeout_ms_ = options.busy_timeout_ms;
   sqlite3_busy_timeout(handle, options.busy_timeout_ms);
   sqlite3_db_config(handle, SQLITE_DBCONFIG_DEFENSIVE, 1, nullptr);
   sqlite3_db_config(handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, nullptr);
   return database;
 }
 
-Database::Database(Database&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+Database::Database(Database&& other) noexcept
+    : handle_(std::exchange(other.handle_, nullptr)),
+      busy_timeout_ms_(other.busy_timeout_ms_),
+      log_pages_(std::move(other.log_pages_)) {}
 
 Database& Database::operator=(Database&& other) noexcept {
   std::swap(handle_, other.handle_);
+  std::swap(busy_timeout_ms_, other.busy_timeout_ms_);
+  std::swap(log_pages_, other.log_pages_);
   return *this;
 }
 
@@ -148,12 +161,22 @@ void Database::RollbackIfOpen() {
   if (InTransaction()) sqlite3_exec(handle_, "ROLLBACK", nullptr, nullptr, nullptr);
 }
 
-absl::StatusOr<int> Database::Checkpoint(bool truncate) {
-  int in_log = 0, copied = 0;
+void Database::CheckpointByHand() {
+  auto count = [](void* pages, sqlite3*, const char*, int in_log) {
+    *static_cast<int*>(pages) = in_log;
+    return SQLITE_OK;
+  };
+  sqlite3_wal_hook(handle_, count, log_pages_.get());
+}
+
+absl::Status Database::Checkpoint(bool truncate) {
   int mode = truncate ? SQLITE_CHECKPOINT_TRUNCATE : SQLITE_CHECKPOINT_PASSIVE;
-  int code = sqlite3_wal_checkpoint_v2(handle_, nullptr, mode, &in_log, &copied);
+  sqlite3_busy_timeout(handle_, kCheckpointWaitMs);
+  int code = sqlite3_wal_checkpoint_v2(handle_, nullptr, mode, nullptr, nullptr);
+  sqlite3_busy_timeout(handle_, busy_timeout_ms_);
   if (code != SQLITE_OK && (code & 0xff) != SQLITE_BUSY) return Failure("sqlite checkpoint");
-  return in_log;
+  if (truncate && code == SQLITE_OK) *log_pages_ = 0;
+  return absl::OkStatus();
 }
 
 void Database::KeepLogOnClose() { sqlite3_db_config(handle_, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, nullptr); }
@@ -183,6 +206,14 @@ absl::Status RewriteLog(const std::string& path, const std::string& vfs_name) {
   if (code == SQLITE_OK) code = file->pMethods->xSync(file, SQLITE_SYNC_FULL);
   file->pMethods->xClose(file);
   return code == SQLITE_OK ? absl::OkStatus() : Failed(code, "rewrite the log", sqlite3_errstr(code));
+}
+
+void RemoveDatabase(const std::string& path, const std::string& vfs_name) {
+  sqlite3_vfs* vfs = sqlite3_vfs_find(vfs_name.empty() ? nullptr : vfs_name.c_str());
+  if (vfs == nullptr) return;
+  for (const char* suffix : {"-wal", "-shm", "-journal", ""}) {
+    vfs->xDelete(vfs, VfsName(path + suffix).data(), 0);  // most do not exist
+  }
 }
 
 std::string_view Version() { return sqlite3_libversion(); }

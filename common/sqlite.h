@@ -34,6 +34,7 @@ class Statement {
 
   Statement& Reset();
   Statement& Blob(int index, std::string_view value);  // index from 1
+  Statement& Text(int index, std::string_view value);
   Statement& Int(int index, int64_t value);
   absl::StatusOr<bool> Step();  // true: a row is there
   absl::Status Run();           // steps to the end, then resets
@@ -61,9 +62,12 @@ class Database {
   bool InTransaction() const;
   void RollbackIfOpen();
 
-  // Copies the write-ahead log into the database as far as readers allow; with `truncate`, waits for them and
-  // cuts the log to nothing. Returns the pages still in the log.
-  absl::StatusOr<int> Checkpoint(bool truncate);
+  // Copies the write-ahead log into the database as far as readers allow; with `truncate`, waits a quarter of
+  // a second for them, then cuts the log to nothing. Readers in the way are no error: the log just stays.
+  absl::Status Checkpoint(bool truncate);
+  // Takes checkpoints out of SQLite's hands: from now on LogPages() grows until Checkpoint is called.
+  void CheckpointByHand();
+  int LogPages() const { return *log_pages_; }
   // Closing normally checkpoints and deletes the log; after a failed sync it must not (see RewriteLog).
   void KeepLogOnClose();
 
@@ -71,12 +75,17 @@ class Database {
   explicit Database(sqlite3* handle) : handle_(handle) {}
   absl::Status Failure(std::string_view doing) const;
   sqlite3* handle_ = nullptr;
+  int busy_timeout_ms_ = 0;
+  std::unique_ptr<int> log_pages_ = std::make_unique<int>(0);
 };
 
 // After a failed sync the kernel may hold pages of the write-ahead log that look clean and never reached the
 // disk. Writes the whole log of `path` again, byte by byte the same, and syncs it, so that what the next
 // recovery reads is what the disk has. No connection to `path` may be open. Succeeds when there is no log.
 absl::Status RewriteLog(const std::string& path, const std::string& vfs);
+
+// Deletes a closed database with whatever lies beside it.
+void RemoveDatabase(const std::string& path, const std::string& vfs);
 
 std::string_view Version();  // "3.40.1"
 

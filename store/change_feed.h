@@ -25,7 +25,7 @@ class ChangeSource {
  public:
   virtual ~ChangeSource() = default;
   virtual absl::StatusOr<StoreChanges> ChangesAfter(StoreRevision revision) = 0;
-  // Waits until the store's revision is another than `revision`; false when `timeout` passed.
+  // Waits until there may be changes after `revision`; false when `timeout` passed.
   virtual bool AwaitChange(StoreRevision revision, absl::Duration timeout) = 0;
 };
 

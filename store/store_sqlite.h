@@ -16,7 +16,6 @@ struct StoreSqliteOptions {
   Clock* clock = &RealClock();             // terms and waits
   uint64_t reserve_bytes = 64 << 20;       // given back to the disk when even a delete finds it full
   uint64_t free_bytes_min = 128 << 20;     // below this, only transactions that delete are taken
-  uint64_t database_bytes_max = 0;         // 0 = as far as the disk goes
   int64_t change_revisions_max = 100'000;  // history kept for Follow; older is compacted by itself
   size_t group_transactions_max = 64;      // in one sync
   size_t queue_transactions_max = 4096;    // waiting; more are refused with BUSY
