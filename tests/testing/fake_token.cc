@@ -49,6 +49,13 @@ void FakeToken::FailAll(std::optional<v1::Reason> reason) {
   MutexLock lock(mutex_);
   fail_all_ = reason;
 }
+void FakeToken::ForgetFaults() {
+  MutexLock lock(mutex_);
+  faults_.clear();
+  fail_all_ = std::nullopt;
+  wrong_keys_ = 0;
+  flip_signatures_ = false;
+}
 void FakeToken::Hang() {
   MutexLock lock(mutex_);
   hanging_ = true;

@@ -48,6 +48,7 @@ class FakeToken final : public Token {
   // The `nth` call from now (1 = the next one) of `method` ("" = any) fails with `reason`, `times` times in a
   // row.
   void FailCalls(std::string method, uint64_t nth, v1::Reason reason, uint64_t times = 1);
+  void ForgetFaults();                             // of FailCalls, FailAll, PlantWrongKey and FlipSignatures
   void FailAll(std::optional<v1::Reason> reason);  // a device that is gone; nullopt = back
   void Hang();                                     // calls block until Release
   void Release();

@@ -195,6 +195,8 @@ void SimScheduler::Fail(std::string reason) {
 
 void SimScheduler::Sleep(absl::Duration duration) { Park(nullptr, duration); }
 
+void SimScheduler::WaitFor(const void* channel, absl::Duration timeout) { Park(channel, timeout); }
+
 uint64_t SimScheduler::Draw(uint64_t bound) { return NextDraw(draws_) % bound; }
 
 void SimScheduler::Mix(uint64_t value) {

@@ -66,6 +66,9 @@ class SimScheduler final : public SchedulerHooks {
 
   absl::Duration Now() const { return now_; }  // since the start of the run
   void Sleep(absl::Duration duration);
+  // Until Wake(channel), or the timeout, or for no reason: loop on the condition. Nothing runs between the
+  // caller's look at the condition and this, so no lock is needed.
+  void WaitFor(const void* channel, absl::Duration timeout);
   uint64_t Draw(uint64_t bound);  // uniform enough: [0, bound)
   bool Percent(uint32_t percent) { return Draw(100) < percent; }
   // Adds to the trace. Traces of equal runs are equal.
