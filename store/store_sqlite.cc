@@ -98,6 +98,7 @@ class StoreSqlite final : public Store, public ChangeSource {
   }
   absl::StatusOr<Epoch> RaiseEpoch();
   absl::StatusOr<std::string> NewSnapshotName();
+  absl::StatusOr<std::unique_ptr<StoreSnapshot>> OpenCopy(const std::string& file);
   absl::StatusOr<int64_t> BytesUsed();
 
   const StoreSqliteOptions options_;
@@ -129,16 +130,16 @@ absl::StatusOr<std::unique_ptr<StoreSnapshot>> StoreSqlite::Snapshot() {
     return Error(v1::REASON_STORE_FULL, "store: no space for a snapshot");
   }
   HSM_ASSIGN_OR_RETURN(std::string file, NewSnapshotName());
-  absl::Status copied = readers_.Borrow([&](SqliteTables& tables) { return tables.CopyInto(file); });
-  absl::StatusOr<std::unique_ptr<SqliteTables>> copy = copied;
-  if (copied.ok()) copy = SqliteTables::Open(file, SqliteTables::Role::kSnapshot, options_);
-  absl::StatusOr<StoreRevision> revision = copy.ok() ? (*copy)->Revision() : copy.status();
-  if (!revision.ok()) {
-    copy = revision.status();  // closes it
-    sqlite::RemoveDatabase(file, options_.vfs);
-    return revision.status();
-  }
-  return std::make_unique<SqliteSnapshot>(*std::move(copy), std::move(file), options_.vfs, *revision);
+  absl::StatusOr<std::unique_ptr<StoreSnapshot>> snapshot = OpenCopy(file);
+  if (!snapshot.ok()) sqlite::RemoveDatabase(file, options_.vfs);
+  return snapshot;
+}
+
+absl::StatusOr<std::unique_ptr<StoreSnapshot>> StoreSqlite::OpenCopy(const std::string& file) {
+  HSM_RETURN_IF_ERROR(readers_.Borrow([&](SqliteTables& tables) { return tables.CopyInto(file); }));
+  HSM_ASSIGN_OR_RETURN(auto tables, SqliteTables::Open(file, SqliteTables::Role::kSnapshot, options_));
+  HSM_ASSIGN_OR_RETURN(StoreRevision revision, tables->Revision());
+  return std::make_unique<SqliteSnapshot>(std::move(tables), file, options_.vfs, revision);
 }
 
 absl::StatusOr<Epoch> StoreSqlite::RaiseEpoch() {
