@@ -1,0 +1,535 @@
+#include "coordinator/jobs.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "common/error.h"
+#include "common/limits.h"
+#include "common/log.h"
+#include "common/status_macros.h"
+#include "common/thread.h"
+#include "coordinator/backup.h"
+#include "coordinator/backup_reader.h"
+#include "coordinator/coordinator.h"
+#include "coordinator/job_calls.h"
+#include "coordinator/job_store.h"
+#include "coordinator/restore.h"
+
+namespace hsm {
+namespace {
+
+constexpr int kFailuresMax = 60;  // in a row, of one step
+constexpr absl::Duration kRetryPause = absl::Seconds(1);
+constexpr absl::Duration kIdlePause = absl::Seconds(5);
+constexpr absl::Duration kRollbackWait = absl::Minutes(10);
+
+bool IsRestore(const v1::Job& job) { return job.kind() == "restore" || job.kind() == "rollback"; }
+
+}  // namespace
+
+class Jobs::Impl {
+ public:
+  Impl(Coordinator& coordinator, JobOptions options)
+      : coordinator_(coordinator),
+        core_(coordinator.core()),
+        options_(std::move(options)),
+        store_(core_),
+        throughput_(core_.cluster, core_.clock, options_.window) {}
+  ~Impl() { Stop(); }
+
+  void Start();
+  void Stop();
+
+  absl::StatusOr<v1::StartJobResponse> StartBackup(const Caller& caller,
+                                                   const v1::StartBackupRequest& request);
+  absl::StatusOr<v1::StartJobResponse> StartRestore(const Caller& caller,
+                                                    const v1::StartRestoreRequest& request);
+  absl::StatusOr<v1::BackupPlan> PlanBackup(const Caller& caller, const v1::PlanBackupRequest& request);
+  absl::StatusOr<v1::ListBackupsResponse> ListBackups(const Caller& caller,
+                                                      const v1::ListBackupsRequest& request);
+  absl::StatusOr<v1::BackupSummary> VerifyBackup(const Caller& caller,
+                                                 const v1::VerifyBackupRequest& request);
+  absl::StatusOr<v1::RestoreResult> RollbackRestore(const Caller& caller,
+                                                    const v1::RollbackRestoreRequest& request);
+  absl::StatusOr<v1::Job> GetJob(const Caller& caller, const v1::GetJobRequest& request);
+  absl::StatusOr<v1::ListJobsResponse> ListJobs(const Caller& caller, const v1::ListJobsRequest& request);
+  std::string ActiveJob() const;
+
+ private:
+  absl::Status Check(const Caller& caller, DataAction action, std::string_view operation);
+  absl::StatusOr<JobId> Create(const Caller& caller, const std::string& op_id, std::string_view operation,
+                               JobRow row);
+  bool MayRead(const Caller& caller, const JobRow& row) const;
+  absl::StatusOr<uint64_t> SwitchRevision(DataSet data_set);
+
+  // --- the loop ---
+  void Run();
+  absl::Duration Step();  // how long to wait before the next
+  absl::Duration WorkOn(JobRow& row);
+  absl::StatusOr<JobProgress> Progress(JobRow& row);
+  absl::Duration OnFailure(JobRow& row, const absl::Status& status);
+  absl::Status GiveUp(JobRow& row, const absl::Status& status);
+  void Forget();
+  void EraseReplaced();
+  bool Stopping() const {
+    MutexLock lock(mutex_);
+    return stopping_ || !coordinator_.Leads();
+  }
+
+  Coordinator& coordinator_;
+  Core& core_;
+  const JobOptions options_;
+  JobStore store_;
+  Throughput throughput_;
+
+  // The loop's own.
+  std::string working_on_;
+  std::shared_ptr<BackupJob> backup_;
+  std::shared_ptr<RestoreJob> restore_;
+  int failures_ = 0;
+
+  mutable Mutex mutex_;
+  CondVar changed_;
+  bool stopping_ HSM_GUARDED_BY(mutex_) = false;
+  bool kicked_ HSM_GUARDED_BY(mutex_) = false;
+  std::string active_ HSM_GUARDED_BY(mutex_);
+  std::shared_ptr<BackupJob> live_ HSM_GUARDED_BY(mutex_);
+  Thread thread_;
+};
+
+// --- the loop ----------------------------------------------------------------------------------------------
+
+void Jobs::Impl::Start() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = false;
+  }
+  throughput_.Start();
+  thread_ = Thread("jobs", [this] { Run(); });
+}
+
+void Jobs::Impl::Stop() {
+  {
+    MutexLock lock(mutex_);
+    stopping_ = true;
+    changed_.NotifyAll();
+  }
+  if (thread_.Joinable()) thread_.Join();
+  throughput_.Stop();
+}
+
+void Jobs::Impl::Run() {
+  for (;;) {
+    const absl::Duration pause = Stopping() ? kIdlePause : Step();
+    MutexLock lock(mutex_);
+    core_.clock.Await(mutex_, changed_, [this]() HSM_NO_ANALYSIS { return stopping_ || kicked_; }, pause);
+    kicked_ = false;
+    if (stopping_) break;
+  }
+  Forget();
+}
+
+void Jobs::Impl::Forget() {
+  working_on_.clear();
+  failures_ = 0;
+  std::shared_ptr<BackupJob> live;
+  {
+    MutexLock lock(mutex_);
+    live.swap(live_);
+  }
+  live.reset();
+  backup_.reset();
+  restore_.reset();
+}
+
+absl::Duration Jobs::Impl::Step() {
+  absl::StatusOr<std::optional<JobRow>> row = store_.Active();
+  if (!row.ok()) return kRetryPause;
+  {
+    MutexLock lock(mutex_);
+    active_ = *row ? (*row)->id.ToHex() : "";
+  }
+  if (!*row) {
+    Forget();
+    EraseReplaced();
+    return kIdlePause;
+  }
+  return WorkOn(**row);
+}
+
+absl::Duration Jobs::Impl::WorkOn(JobRow& row) {
+  if (working_on_ != row.id.ToHex()) {
+    Forget();
+    working_on_ = row.id.ToHex();
+    row.stored.set_attempts(row.stored.attempts() + 1);
+    if (row.stored.attempts() > 1)
+      LogInfo("taking a job over", {{"job", working_on_}, {"step", row.job().step()}});
+  }
+  const absl::StatusOr<JobProgress> progress = Progress(row);
+  if (Stopping()) return options_.poll;
+  if (!progress.ok()) return OnFailure(row, progress.status());
+  failures_ = 0;
+  if (*progress == JobProgress::kAdvanced) return absl::ZeroDuration();
+  if (*progress == JobProgress::kWaiting) return options_.poll;
+  const absl::Status finished = store_.Finish(row, absl::OkStatus());
+  if (!finished.ok()) return OnFailure(row, finished);
+  Forget();
+  return absl::ZeroDuration();
+}
+
+absl::StatusOr<JobProgress> Jobs::Impl::Progress(JobRow& row) {
+  auto stopping = [this] { return Stopping(); };
+  if (row.job().step() == "abort") {
+    HSM_RETURN_IF_ERROR(GiveUp(row, Error(row.job().error())));
+    return JobProgress::kAdvanced;
+  }
+  if (IsRestore(row.job())) {
+    if (restore_ == nullptr)
+      restore_ = std::make_shared<RestoreJob>(coordinator_, options_, store_, stopping);
+    return restore_->Work(row);
+  }
+  if (backup_ == nullptr) {
+    backup_ = std::make_shared<BackupJob>(core_, options_, store_, throughput_, stopping);
+    MutexLock lock(mutex_);
+    live_ = backup_;
+  }
+  return backup_->Work(row);
+}
+
+absl::Duration Jobs::Impl::OnFailure(JobRow& row, const absl::Status& status) {
+  const v1::Reason reason = ReasonOf(status);
+  if (reason == v1::REASON_FENCED || reason == v1::REASON_CANCELLED) {
+    // Not the leader any more, or the row or data set moved on: look at it afresh.
+    Forget();
+    return kRetryPause;
+  }
+  const bool passing = IsPassing(reason) || reason == v1::REASON_STORE_FAILED;
+  // A restore's checks are answered, not waited for; what has begun is tried for a minute.
+  const bool at_check = IsRestore(row.job()) && row.job().step() == "check";
+  if (passing && !at_check && ++failures_ < kFailuresMax) {
+    row.job().set_status(v1::JOB_STATUS_PAUSED);
+    row.job().set_message(std::string(status.message()));
+    (void)store_.Save(row);  // only what people see; the row's state is as the last step left it
+    return kRetryPause;
+  }
+  LogWarning("a job failed", {{"job", working_on_}, {"step", row.job().step()}, {"why", status}});
+  *row.job().mutable_error() = DetailOf(status);
+  row.job().set_step("abort");
+  if (!store_.Save(row).ok()) return kRetryPause;
+  return absl::ZeroDuration();
+}
+
+// Ends a job as failed, after its half-done work is undone.
+absl::Status Jobs::Impl::GiveUp(JobRow& row, const absl::Status& status) {
+  if (IsRestore(row.job())) {
+    RestoreJob job(coordinator_, options_, store_, [] { return false; });
+    HSM_RETURN_IF_ERROR(job.Abort(row));
+  }
+  HSM_RETURN_IF_ERROR(store_.Finish(row, status));
+  Forget();
+  return absl::OkStatus();
+}
+
+// The data set that the last restore replaced, once its hold is over.
+void Jobs::Impl::EraseReplaced() {
+  const HsmViewPtr view = core_.state.View();
+  const DataSet replaced = view->stored.previous_data_set();
+  if (replaced == 0 || view->mode != rpc::HSM_MODE_ACTIVE || !view->stopped.empty()) return;
+  if (core_.clock.Now() < absl::FromUnixSeconds(view->stored.switched()) + options_.rollback_hold) return;
+  HsmView next = *view;
+  next.stored.set_previous_data_set(0);
+  Change change;
+  change.guards = {StoreGuard::ModRevisionIs(store_key::Hsm(), view->store_revision),
+                   StoreGuard::Absent(store_key::ActiveJob())};
+  change.ops = {StoreOp::Put(store_key::Hsm(), next.stored.SerializeAsString())};
+  change.audit = AuditOfSystem("EraseReplacedDataSet", std::to_string(replaced));
+  change.applied = [this, next](StoreRevision revision) mutable {
+    next.store_revision = revision;
+    core_.state.Set(next);
+  };
+  // First no longer reachable, then erased: a crash in between leaves rows, never a way back to half a data
+  // set.
+  if (!core_.committer.Commit(std::move(change)).status.ok()) return;
+  const absl::Status erased = store_.Erase(store_key::DataSetPrefix(replaced));
+  if (!erased.ok()) LogWarning("a replaced data set was not erased whole", {{"why", erased}});
+}
+
+// --- calls -------------------------------------------------------------------------------------------------
+
+absl::Status Jobs::Impl::Check(const Caller& caller, DataAction action, std::string_view operation) {
+  absl::Status allowed = core_.authz.Check(caller.principal, action);
+  if (!allowed.ok()) {
+    AuditFields audit = AuditOf(caller, operation, "");
+    audit.outcome = std::string(ReasonName(ReasonOf(allowed)));
+    core_.committer.Denied(std::move(audit));
+  }
+  return allowed;
+}
+
+absl::StatusOr<JobId> Jobs::Impl::Create(const Caller& caller, const std::string& op_id,
+                                         std::string_view operation, JobRow row) {
+  absl::StatusOr<JobId> id = store_.Create(caller, op_id, operation, row);
+  // The same op id at the same moment: the other one's row is there now.
+  if (ReasonOf(id.status()) == v1::REASON_CONFLICT && !op_id.empty()) {
+    id = store_.Create(caller, op_id, operation, std::move(row));
+  }
+  if (!id.ok()) return id;
+  MutexLock lock(mutex_);
+  if (active_.empty()) active_ = id->ToHex();
+  kicked_ = true;
+  changed_.NotifyAll();
+  return id;
+}
+
+absl::StatusOr<v1::StartJobResponse> Jobs::Impl::StartBackup(const Caller& caller,
+                                                             const v1::StartBackupRequest& request) {
+  const absl::Time received = core_.clock.Now();
+  HSM_RETURN_IF_ERROR(Check(caller, DataAction::kBackupStart, "StartBackup"));
+  HSM_RETURN_IF_ERROR(core_.MayChange());
+  HSM_RETURN_IF_ERROR(OpenBackupTarget(request.target()).status());
+  if (request.has_min_throughput() && !(request.min_throughput() >= 0 && request.min_throughput() < 1)) {
+    return Error(v1::REASON_INVALID_ARGUMENT,
+                 "min_throughput is a ratio of the baseline: 0 or more, less than 1");
+  }
+  v1::StartBackupRequest asked = request;
+  asked.clear_op_id();
+  rpc::BackupState state;
+  state.set_backup_id(core_.random.NewId<BackupId>().Raw());
+  state.set_received_ms(absl::ToUnixMillis(received));
+  state.set_data_set(core_.state.View()->data_set);
+  JobRow row;
+  row.job().set_kind("backup");
+  row.job().set_step("pin");
+  row.job().mutable_backup()->set_folder(BackupFolderName(core_.config.hsm_name, received));
+  row.stored.set_request(asked.SerializeAsString());
+  row.stored.set_state(state.SerializeAsString());
+  HSM_ASSIGN_OR_RETURN(const JobId id, Create(caller, request.op_id(), "StartBackup", std::move(row)));
+  v1::StartJobResponse response;
+  response.set_job_id(id.ToHex());
+  return response;
+}
+
+absl::StatusOr<v1::StartJobResponse> Jobs::Impl::StartRestore(const Caller& caller,
+                                                              const v1::StartRestoreRequest& request) {
+  HSM_RETURN_IF_ERROR(Check(caller, DataAction::kRestoreStart, "StartRestore"));
+  HSM_RETURN_IF_ERROR(core_.MayChange());
+  HSM_RETURN_IF_ERROR(OpenBackupTarget(request.target()).status());
+  HSM_RETURN_IF_ERROR(CheckFolderName(request.folder()));
+  v1::StartRestoreRequest asked = request;
+  asked.clear_op_id();
+  JobRow row;
+  row.job().set_kind("restore");
+  row.job().set_step("check");
+  row.job().mutable_restore()->set_folder(request.folder());
+  row.stored.set_request(asked.SerializeAsString());
+  row.stored.set_state(rpc::RestoreState().SerializeAsString());
+  HSM_ASSIGN_OR_RETURN(const JobId id, Create(caller, request.op_id(), "StartRestore", std::move(row)));
+  v1::StartJobResponse response;
+  response.set_job_id(id.ToHex());
+  return response;
+}
+
+absl::StatusOr<v1::BackupPlan> Jobs::Impl::PlanBackup(const Caller& caller,
+                                                      const v1::PlanBackupRequest& request) {
+  HSM_RETURN_IF_ERROR(Check(caller, DataAction::kBackupStatus, "PlanBackup"));
+  HSM_RETURN_IF_ERROR(core_.MayRead());
+  HSM_ASSIGN_OR_RETURN(std::unique_ptr<CatalogueSnapshot> snapshot, core_.catalogue.Snapshot());
+  HSM_ASSIGN_OR_RETURN(const CatalogueKeys sample, snapshot->Keys(core_.state.View()->data_set, "", 100));
+  const std::vector<PartitionView> views = core_.cluster.Views();
+  ForecastInput input =
+      MakeForecastInput(views, sample, core_.table.versions(), core_.cluster.quorum(), options_);
+  input.floor =
+      request.has_min_throughput() ? std::optional(request.min_throughput()) : options_.min_throughput;
+  const std::optional<OpsWindow> load = throughput_.Baseline();
+  if (load && load->operations > 0) {
+    input.operations_per_second = load->operations_per_second();
+    input.in_flight = load->in_flight;
+  }
+  v1::BackupPlan plan;
+  plan.set_keys(core_.table.keys());
+  plan.set_versions(core_.table.versions());
+  *plan.mutable_forecast() = ForecastBackup(input);
+  const std::vector<size_t> busy = ChooseBusy(views, options_.max_busy_partitions, core_.cluster.quorum());
+  for (size_t i = 0; i < views.size(); ++i) {
+    v1::PartitionThroughput& partition = *plan.add_partitions();
+    partition.set_name(views[i].name);
+    if (load) partition.set_ops_per_second(load->per_partition[i]);
+    partition.set_busy(std::find(busy.begin(), busy.end(), i) != busy.end());
+    if (views[i].state != v1::PARTITION_STATE_READY) continue;
+    plan.set_profile(views[i].heartbeat.profile().empty() ? "none" : views[i].heartbeat.profile());
+    plan.set_backend(views[i].heartbeat.backend());
+  }
+  return plan;
+}
+
+absl::StatusOr<v1::ListBackupsResponse> Jobs::Impl::ListBackups(const Caller& caller,
+                                                                const v1::ListBackupsRequest& request) {
+  HSM_RETURN_IF_ERROR(Check(caller, DataAction::kBackupStatus, "ListBackups"));
+  HSM_ASSIGN_OR_RETURN(std::unique_ptr<BackupStorage> target, OpenBackupTarget(request.target()));
+  HSM_ASSIGN_OR_RETURN(std::vector<std::string> folders, target->ListFolders());
+  std::sort(folders.rbegin(), folders.rend());
+  v1::ListBackupsResponse response;
+  for (const std::string& folder : folders) {
+    const auto reader = BackupReader::Open(core_, *target, folder);
+    if (ReasonOf(reader.status()) == v1::REASON_NO_PARTITION)
+      return reader.status();  // nobody to check signatures
+    *response.add_backups() = SummaryOf(folder, reader);
+  }
+  return response;
+}
+
+absl::StatusOr<v1::BackupSummary> Jobs::Impl::VerifyBackup(const Caller& caller,
+                                                           const v1::VerifyBackupRequest& request) {
+  HSM_RETURN_IF_ERROR(Check(caller, DataAction::kBackupStatus, "VerifyBackup"));
+  HSM_ASSIGN_OR_RETURN(std::unique_ptr<BackupStorage> target, OpenBackupTarget(request.target()));
+  absl::StatusOr<std::unique_ptr<BackupReader>> reader = BackupReader::Open(core_, *target, request.folder());
+  if (!reader.ok() && ReasonOf(reader.status()) != v1::REASON_BACKUP_INVALID) return reader.status();
+  v1::BackupSummary summary = SummaryOf(request.folder(), reader);
+  if (!reader.ok()) return summary;
+  const absl::Status verified = (*reader)->VerifyAll([this] { return Stopping(); });
+  if (verified.ok()) return summary;
+  if (ReasonOf(verified) != v1::REASON_BACKUP_INVALID) return verified;
+  summary.set_complete(false);
+  summary.set_message(std::string(verified.message()));
+  return summary;
+}
+
+// The store revision at which the serving data set was switched in by a restore.
+absl::StatusOr<uint64_t> Jobs::Impl::SwitchRevision(DataSet data_set) {
+  std::string after;
+  for (bool more = true; more;) {
+    HSM_ASSIGN_OR_RETURN(const std::vector<JobRow> rows, store_.List(after, limits::kStorePageMax, &more));
+    for (const JobRow& row : rows) {
+      after = row.job().id();
+      rpc::RestoreState state;
+      if (IsRestore(row.job()) && row.job().status() == v1::JOB_STATUS_SUCCEEDED &&
+          state.ParseFromString(row.stored.state()) && state.data_set() == data_set) {
+        return state.switch_revision();
+      }
+    }
+    if (rows.empty()) break;
+  }
+  return Error(v1::REASON_CONFLICT,
+               "the serving data set did not come from a restore: there is nothing to roll back");
+}
+
+absl::StatusOr<v1::RestoreResult> Jobs::Impl::RollbackRestore(const Caller& caller,
+                                                              const v1::RollbackRestoreRequest& request) {
+  HSM_RETURN_IF_ERROR(Check(caller, DataAction::kRestoreStart, "RollbackRestore"));
+  HSM_RETURN_IF_ERROR(core_.MayChange());
+  const HsmViewPtr view = core_.state.View();
+  if (view->stored.previous_data_set() == 0) {
+    return Error(v1::REASON_CONFLICT,
+                 "there is no replaced data set: no restore was made, or its hold is over");
+  }
+  rpc::RestoreState state;
+  state.set_rollback(true);
+  state.set_from(view->stored.previous_data_set());
+  state.set_discard_changes(request.discard_changes());
+  HSM_ASSIGN_OR_RETURN(const uint64_t undone, SwitchRevision(view->data_set));
+  state.set_undone_revision(undone);
+  v1::RollbackRestoreRequest asked = request;
+  asked.clear_op_id();
+  JobRow row;
+  row.job().set_kind("rollback");
+  row.job().set_step("check");
+  row.job().mutable_restore();
+  row.stored.set_request(asked.SerializeAsString());
+  row.stored.set_state(state.SerializeAsString());
+  HSM_ASSIGN_OR_RETURN(const JobId id, Create(caller, request.op_id(), "RollbackRestore", std::move(row)));
+  const Deadline deadline(core_.clock, std::min(caller.timeout, kRollbackWait));
+  for (;;) {
+    HSM_ASSIGN_OR_RETURN(const std::optional<JobRow> now, store_.Read(id));
+    if (now && now->Ended()) {
+      if (now->job().status() == v1::JOB_STATUS_SUCCEEDED) return now->job().restore();
+      return Error(now->job().error());
+    }
+    if (deadline.Passed() || Stopping()) {
+      return Error(v1::REASON_OUTCOME_UNKNOWN, fmt::format("the roll-back goes on as job {}", id.ToHex()));
+    }
+    MutexLock lock(mutex_);
+    core_.clock.Await(mutex_, changed_, [this]() HSM_NO_ANALYSIS { return stopping_; }, options_.poll);
+  }
+}
+
+bool Jobs::Impl::MayRead(const Caller& caller, const JobRow& row) const {
+  if (row.stored.principal() == caller.principal.Raw()) return true;
+  return core_.authz.Allowed(caller.principal,
+                             IsRestore(row.job()) ? DataAction::kRestoreStatus : DataAction::kBackupStatus);
+}
+
+absl::StatusOr<v1::Job> Jobs::Impl::GetJob(const Caller& caller, const v1::GetJobRequest& request) {
+  const absl::Status none = Error(v1::REASON_NOT_FOUND, "there is no job of this id that you may see");
+  const std::optional<JobId> id = JobId::FromHexText(request.id());
+  if (!id) return none;
+  HSM_ASSIGN_OR_RETURN(std::optional<JobRow> row, store_.Read(*id));
+  if (!row || !MayRead(caller, *row)) return none;
+  std::shared_ptr<BackupJob> live;
+  {
+    MutexLock lock(mutex_);
+    if (active_ == row->id.ToHex()) live = live_;
+  }
+  if (live != nullptr && !row->Ended()) live->AddLive(row->job());
+  return row->job();
+}
+
+absl::StatusOr<v1::ListJobsResponse> Jobs::Impl::ListJobs(const Caller& caller,
+                                                          const v1::ListJobsRequest& request) {
+  const uint32_t size = request.page_size() == 0 ? limits::kPageSizeDefault : request.page_size();
+  if (size > limits::kPageSizeMax) return Error(v1::REASON_INVALID_ARGUMENT, "page_size is 1 to 500");
+  bool more = false;
+  HSM_ASSIGN_OR_RETURN(const std::vector<JobRow> rows, store_.List(request.page_token(), size, &more));
+  v1::ListJobsResponse response;
+  for (const JobRow& row : rows) {
+    if (MayRead(caller, row)) *response.add_jobs() = row.job();
+  }
+  if (more && !rows.empty()) response.set_next_page_token(rows.back().job().id());
+  return response;
+}
+
+std::string Jobs::Impl::ActiveJob() const {
+  MutexLock lock(mutex_);
+  return active_;
+}
+
+// --- the face ----------------------------------------------------------------------------------------------
+
+Jobs::Jobs(Coordinator& coordinator, JobOptions options)
+    : impl_(std::make_unique<Impl>(coordinator, std::move(options))) {}
+Jobs::~Jobs() = default;
+void Jobs::Start() { impl_->Start(); }
+void Jobs::Stop() { impl_->Stop(); }
+absl::StatusOr<v1::StartJobResponse> Jobs::StartBackup(const Caller& caller,
+                                                       const v1::StartBackupRequest& request) {
+  return impl_->StartBackup(caller, request);
+}
+absl::StatusOr<v1::StartJobResponse> Jobs::StartRestore(const Caller& caller,
+                                                        const v1::StartRestoreRequest& request) {
+  return impl_->StartRestore(caller, request);
+}
+absl::StatusOr<v1::BackupPlan> Jobs::PlanBackup(const Caller& caller, const v1::PlanBackupRequest& request) {
+  return impl_->PlanBackup(caller, request);
+}
+absl::StatusOr<v1::ListBackupsResponse> Jobs::ListBackups(const Caller& caller,
+                                                          const v1::ListBackupsRequest& request) {
+  return impl_->ListBackups(caller, request);
+}
+absl::StatusOr<v1::BackupSummary> Jobs::VerifyBackup(const Caller& caller,
+                                                     const v1::VerifyBackupRequest& request) {
+  return impl_->VerifyBackup(caller, request);
+}
+absl::StatusOr<v1::RestoreResult> Jobs::RollbackRestore(const Caller& caller,
+                                                        const v1::RollbackRestoreRequest& request) {
+  return impl_->RollbackRestore(caller, request);
+}
+absl::StatusOr<v1::Job> Jobs::GetJob(const Caller& caller, const v1::GetJobRequest& request) {
+  return impl_->GetJob(caller, request);
+}
+absl::StatusOr<v1::ListJobsResponse> Jobs::ListJobs(const Caller& caller,
+                                                    const v1::ListJobsRequest& request) {
+  return impl_->ListJobs(caller, request);
+}
+std::string Jobs::ActiveJob() const { return impl_->ActiveJob(); }
+
+}  // namespace hsm

@@ -1,0 +1,260 @@
+#include "coordinator/router.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "common/error.h"
+#include "common/mutant.h"
+
+namespace hsm {
+namespace {
+
+constexpr absl::Duration kHangMin = absl::Seconds(1);  // without an answer for so long, another is asked
+constexpr int64_t kHangFactor = 6;                     // times the usual duration, if that is longer
+constexpr double kHangShareMax = 0.45;                 // of the time left: so that another can still answer
+constexpr absl::Duration kPauseFirst = absl::Milliseconds(5);
+constexpr absl::Duration kPauseMax = absl::Milliseconds(100);
+constexpr double kWaitShareMax = 0.6;     // of an operation's time is waited for a partition to come back
+constexpr uint32_t kInFlightMax = 2'048;  // operations per partition; beyond: BUSY
+constexpr uint32_t kBusyRetryAfterMs = 25;
+
+// Says something about the partition's health, not only about one key or moment.
+bool IsIll(v1::Reason reason) {
+  switch (reason) {
+    case v1::REASON_TOKEN_FAILED:
+    case v1::REASON_TOKEN_SESSION:
+    case v1::REASON_TOKEN_CAPACITY:
+    case v1::REASON_PIN_INCORRECT:
+    case v1::REASON_SELF_TEST_FAILED:
+    case v1::REASON_AUDIT_FAILED:
+    case v1::REASON_UNREACHABLE:
+    case v1::REASON_INTERNAL:
+      return true;
+    default:
+      return false;
+  }
+}
+
+}  // namespace
+
+void SetFailure(v1::CryptoResult& result, const absl::Status& status) {
+  v1::ErrorDetail detail = DetailOf(status);
+  result.set_reason(detail.reason());
+  result.set_message(detail.message());
+  result.set_retry_after_ms(detail.retry_after_ms());
+}
+
+// One Run: what is still open, and what has been tried.
+struct Router::Work {
+  v1::CryptoBatch& batch;
+  v1::CryptoBatchResult& results;
+  const Decide& decide;
+  std::vector<int> open;
+  absl::Duration started;
+  absl::Duration total;  // the longest timeout of the operations
+  uint32_t tried = 0;
+  bool again = false;    // a partition was asked already
+  bool all_busy = true;  // of those tried since the last pause
+  absl::Duration pause = kPauseFirst;
+
+  absl::Duration TimeoutOf(int i) const {
+    uint32_t ms = batch.ops(i).timeout_ms();
+    if (ms == 0) ms = limits::kCryptoTimeoutMsDefault;
+    return absl::Milliseconds(std::min(ms, limits::kCryptoTimeoutMsMax));
+  }
+};
+
+Router::Router(Core& core) : core_(core) {}
+
+void Router::Run(v1::CryptoBatch& batch, std::vector<int> wanted, v1::CryptoBatchResult& results,
+                 const Decide& decide) {
+  Work work{.batch = batch,
+            .results = results,
+            .decide = decide,
+            .open = std::move(wanted),
+            .started = core_.clock.Uptime()};
+  for (int i : work.open) work.total = std::max(work.total, work.TimeoutOf(i));
+  while (!work.open.empty()) Round(work);
+}
+
+void Router::Round(Work& work) {
+  if (work.again) {
+    ExpireAndDecide(work);
+    if (work.open.empty()) return;
+  }
+  const v1::CryptoOp& first = work.batch.ops(work.open.front());
+  auto uid = KeyUid::From(first.route().uid());
+  int index = core_.cluster.Pick(uid ? &*uid : nullptr, work.tried, DrawBits());
+  if (index < 0) {
+    if (WaitForPartition(work)) return;
+    // Keep what the last partition said, if one was asked; otherwise say that there is none.
+    for (int i : work.open) {
+      v1::CryptoResult& result = *work.results.mutable_results(i);
+      if (result.reason() == v1::REASON_UNSPECIFIED) {
+        SetFailure(result, Error(v1::REASON_NO_PARTITION, "no READY partition can serve this now"));
+      }
+    }
+    work.open.clear();
+    return;
+  }
+  auto at = static_cast<size_t>(index);
+  work.tried |= 1u << at;
+  if (core_.cluster.InFlight(at) + work.open.size() > kInFlightMax) {
+    for (int i : work.open) {
+      SetFailure(*work.results.mutable_results(i),
+                 BusyError(kBusyRetryAfterMs, "every partition has as much to do as it may"));
+    }
+    work.again = true;
+    return;
+  }
+  Send(work, at);
+  work.again = true;
+}
+
+// False: give up. All busy is not waited for: the caller is told when to come back.
+bool Router::WaitForPartition(Work& work) {
+  bool asked = work.tried != 0;
+  if (asked && work.all_busy) return false;
+  absl::Duration used = core_.clock.Uptime() - work.started;
+  if (used + work.pause > work.total * kWaitShareMax) return false;
+  Mutex mutex;
+  CondVar never;
+  {
+    MutexLock lock(mutex);
+    core_.clock.Await(mutex, never, [] { return false; }, work.pause);
+  }
+  work.pause = std::min(work.pause * 2, kPauseMax);
+  work.tried = 0;
+  work.all_busy = true;
+  work.again = true;
+  return true;
+}
+
+void Router::ExpireAndDecide(Work& work) {
+  absl::Duration used = core_.clock.Uptime() - work.started;
+  std::vector<int> open;
+  for (int i : work.open) {
+    v1::CryptoResult& result = *work.results.mutable_results(i);
+    if (used >= work.TimeoutOf(i)) {
+      std::string last = result.reason() == v1::REASON_UNSPECIFIED ? "" : "; last: " + result.message();
+      SetFailure(result, Error(v1::REASON_DEADLINE_EXCEEDED, "no partition answered in time" + last));
+      continue;
+    }
+    if (absl::Status status = work.decide(*work.batch.mutable_ops(i)); !status.ok()) {
+      SetFailure(result, status);
+      continue;
+    }
+    open.push_back(i);
+  }
+  work.open = std::move(open);
+}
+
+// Sends the open operations; false if the whole batch failed. The common case, all operations of a batch to
+// one partition on the first try, copies nothing.
+bool Router::Send(Work& work, size_t index) {
+  HsmViewPtr view = core_.state.View();
+  absl::Duration limit = HangLimit(work, index);
+  auto count = static_cast<uint32_t>(work.open.size());
+  bool whole = work.open.size() == static_cast<size_t>(work.batch.ops_size());
+  v1::CryptoBatch part;
+  if (!whole) {
+    for (int i : work.open) part.add_ops()->Swap(work.batch.mutable_ops(i));
+  }
+  v1::CryptoBatch& outgoing = whole ? work.batch : part;
+  outgoing.set_epoch(view->epoch);
+  outgoing.set_data_set(view->data_set);
+
+  core_.cluster.Begin(index, count);
+  absl::Duration sent = core_.clock.Uptime();
+  absl::StatusOr<v1::CryptoBatchResult> answer = core_.cluster.client(index).Crypto(outgoing, limit);
+  if (!whole) {
+    for (size_t n = 0; n < work.open.size(); ++n)
+      work.batch.mutable_ops(work.open[n])->Swap(part.mutable_ops(static_cast<int>(n)));
+  }
+  if (answer.ok() && answer->results_size() != static_cast<int>(count)) {
+    answer = Error(v1::REASON_UNREACHABLE, "an answer of another size");
+  }
+  if (!answer.ok()) {
+    bool busy = ReasonOf(answer.status()) == v1::REASON_BUSY;
+    core_.cluster.End(index, count, /*ok=*/busy);
+    work.all_busy &= busy;
+    for (int i : work.open) SetFailure(*work.results.mutable_results(i), answer.status());
+    return false;
+  }
+  Observe(index, core_.clock.Uptime() - sent);
+  Judge(work, index, *answer);
+  return true;
+}
+
+void Router::Judge(Work& work, size_t index, v1::CryptoBatchResult& answer) {
+  std::vector<int> open;
+  uint32_t ill = 0;
+  for (size_t n = 0; n < work.open.size(); ++n) {
+    int i = work.open[n];
+    v1::CryptoResult& result = *answer.mutable_results(static_cast<int>(n));
+    if (result.reason() != v1::REASON_UNSPECIFIED) {
+      switch (JudgeOne(index, work.batch.ops(i), result)) {
+        case Verdict::kFinal:
+          break;
+        case Verdict::kDeviceElsewhere:
+          ++ill;
+          [[fallthrough]];
+        case Verdict::kElsewhere:
+          work.all_busy &= result.reason() == v1::REASON_BUSY;
+          open.push_back(i);
+          break;
+      }
+    }
+    result.set_id(work.results.results(i).id());
+    work.results.mutable_results(i)->Swap(&result);
+  }
+  auto count = static_cast<uint32_t>(work.open.size());
+  if (count > ill) core_.cluster.End(index, count - ill, true);
+  if (ill > 0) core_.cluster.End(index, ill, false);
+  work.open = std::move(open);
+}
+
+Router::Verdict Router::JudgeOne(size_t index, const v1::CryptoOp& op, const v1::CryptoResult& result) {
+  v1::Reason reason = result.reason();
+  // The partition lacks the key the catalogue says it holds, or cannot show that it is the right one: no
+  // further operations on it there, until it is repaired.
+  if (reason == v1::REASON_PROOF_FAILED || reason == v1::REASON_KEY_NOT_FOUND ||
+      reason == v1::REASON_RECORD_CORRUPT) {
+    if (auto uid = KeyUid::From(op.route().uid())) core_.cluster.MarkBehind(index, *uid);
+    return Verdict::kElsewhere;
+  }
+  if (reason == v1::REASON_TOMBSTONED || reason == v1::REASON_BUSY) return Verdict::kElsewhere;
+  if (IsIll(reason)) return Verdict::kDeviceElsewhere;
+  if (IsDeviceFailure(reason)) return Verdict::kElsewhere;
+  return Verdict::kFinal;
+}
+
+// Until when this partition is waited for. While it is the only choice, as long as there is time.
+absl::Duration Router::HangLimit(const Work& work, size_t index) const {
+  absl::Duration left = work.total - (core_.clock.Uptime() - work.started);
+  bool others = false;
+  for (size_t i = 0; i < core_.cluster.size(); ++i) {
+    others |= i != index && core_.cluster.IsReady(i);
+  }
+  if (!others) return std::max(left, absl::Milliseconds(1));
+  int64_t usual = usual_us_[index].load(std::memory_order_relaxed);
+  absl::Duration limit = std::max(kHangMin, absl::Microseconds(usual * kHangFactor));
+  return std::max(std::min(limit, left * kHangShareMax), absl::Milliseconds(1));
+}
+
+void Router::Observe(size_t index, absl::Duration took) {
+  std::atomic<int64_t>& usual = usual_us_[index];
+  int64_t before = usual.load(std::memory_order_relaxed);
+  usual.store(before + (absl::ToInt64Microseconds(took) - before) / 8, std::memory_order_relaxed);
+}
+
+uint64_t Router::DrawBits() {
+  uint64_t bits;
+  uint8_t raw[sizeof bits];
+  core_.random.Fill(raw);
+  std::memcpy(&bits, raw, sizeof bits);
+  return bits;
+}
+
+}  // namespace hsm
