@@ -260,8 +260,8 @@ void SqliteWriter::LookAtDisk() {
 }
 
 void SqliteWriter::TendLog() {
-  if (tables_ == nullptr) return;
-  absl::Status status;
+  absl::Status status = OpenTables();  // after a disk error; if it fails, the next write tries again
+  if (!status.ok()) return;
   if (read_only_) {  // what deletes have freed goes back to the disk, until there is enough again
     status = tables_->database().Exec(kGiveBackSome);
     if (status.ok()) status = tables_->database().Checkpoint(true);
@@ -285,7 +285,7 @@ absl::Status SqliteWriter::OpenTables() {
 }
 
 // After a disk error nothing in memory is trusted: everything is closed, without touching the log, and opened
-// again by the next write.
+// again.
 void SqliteWriter::CloseTables(const absl::Status& why) {
   LogError("store: disk error, reopening", {{"path", options_.path}, {"error", why}});
   if (tables_ == nullptr) return;

@@ -112,8 +112,10 @@ class StoreSqlite final : public Store, public ChangeSource {
 
 absl::StatusOr<std::string> StoreSqlite::NewSnapshotName() {
   MutexLock lock(mutex_);
-  if (disk_ == nullptr) return options_.path + ".snapshot-" + std::to_string(++snapshots_);
-  return disk_->NewSnapshotFile();
+  if (disk_ != nullptr) return disk_->NewSnapshotFile();
+  std::string name = options_.path + ".snapshot-" + std::to_string(++snapshots_);
+  sqlite::RemoveDatabase(name, options_.vfs);
+  return name;
 }
 
 absl::StatusOr<int64_t> StoreSqlite::BytesUsed() {
