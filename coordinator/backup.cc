@@ -419,10 +419,10 @@ absl::Status BackupJob::Merge(JobRow& row, Chunk& chunk, const PlannedBatch& pla
     if (!careful_ || plan.last.empty()) {
       careful_ = true;  // next time one key a call, so that one bad key does not stop the others
       return Error(v1::REASON_NO_PARTITION,
-                   fmt::format("a batch could not be exported: {}", result.status().message()));
+                   fmt::format("a batch could not be exported: {}", std::string(result.status().message())));
     }
     if (state_.skipped_size() >= kSkippedListedMax) return result.status();
-    state_.add_skipped(fmt::format("{}: {}", plan.last, result.status().message()));
+    state_.add_skipped(fmt::format("{}: {}", plan.last, std::string(result.status().message())));
     return absl::OkStatus();
   }
   for (rpc::BackupKey& key : result->keys) {

@@ -17,7 +17,7 @@ constexpr absl::Duration kCheckTimeout = absl::Seconds(30);
 // An object that is gone makes the backup invalid, whatever the target's own word for it.
 absl::Status AsInvalid(const absl::Status& status) {
   if (ReasonOf(status) != v1::REASON_NOT_FOUND) return status;
-  return Error(v1::REASON_BACKUP_INVALID, status.message());
+  return Error(v1::REASON_BACKUP_INVALID, std::string(status.message()));
 }
 
 }  // namespace

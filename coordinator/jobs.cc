@@ -237,20 +237,13 @@ void Jobs::Impl::EraseReplaced() {
   const DataSet replaced = view->stored.previous_data_set();
   if (replaced == 0 || view->mode != rpc::HSM_MODE_ACTIVE || !view->stopped.empty()) return;
   if (core_.clock.Now() < absl::FromUnixSeconds(view->stored.switched()) + options_.rollback_hold) return;
-  HsmView next = *view;
-  next.stored.set_previous_data_set(0);
-  Change change;
-  change.guards = {StoreGuard::ModRevisionIs(store_key::Hsm(), view->store_revision),
-                   StoreGuard::Absent(store_key::ActiveJob())};
-  change.ops = {StoreOp::Put(store_key::Hsm(), next.stored.SerializeAsString())};
-  change.audit = AuditOfSystem("EraseReplacedDataSet", std::to_string(replaced));
-  change.applied = [this, next](StoreRevision revision) mutable {
-    next.store_revision = revision;
-    core_.state.Set(next);
-  };
+  rpc::StoredHsm next = view->stored;
+  next.set_previous_data_set(0);
   // First no longer reachable, then erased: a crash in between leaves rows, never a way back to half a data
   // set.
-  if (!core_.committer.Commit(std::move(change)).status.ok()) return;
+  if (!CommitHsm(core_, *view, next, AuditOfSystem("EraseReplacedDataSet", std::to_string(replaced)))
+           .status.ok())
+    return;
   const absl::Status erased = store_.Erase(store_key::DataSetPrefix(replaced));
   if (!erased.ok()) LogWarning("a replaced data set was not erased whole", {{"why", erased}});
 }
