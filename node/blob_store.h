@@ -59,6 +59,10 @@ class BlobBatch {
   struct SetStateOp {
     std::string name, value;
   };
+  struct RaiseStateOp {
+    std::string name;
+    uint64_t number;
+  };
   struct ProvedOp {
     DataSet data_set;
     KeyUid uid;
@@ -82,12 +86,14 @@ class BlobBatch {
   struct DropDataSetOp {
     DataSet data_set;
   };
-  using Op = std::variant<SetStateOp, HeadRow, VersionRow, ProvedOp, AttemptOp, TombstoneOp, QuarantineOp,
+  using Op = std::variant<SetStateOp, RaiseStateOp, HeadRow, VersionRow, ProvedOp, AttemptOp, TombstoneOp, QuarantineOp,
                           ClearProvedOp, DropDataSetOp>;
 
   void SetState(std::string name, std::string value) {
     ops_.push_back(SetStateOp{std::move(name), std::move(value)});
   }
+  // A number that never falls, whatever order callers come in.
+  void RaiseState(std::string name, uint64_t number) { ops_.push_back(RaiseStateOp{std::move(name), number}); }
   void PutHead(HeadRow row) { ops_.push_back(std::move(row)); }
   void PutVersion(VersionRow row) { ops_.push_back(std::move(row)); }
   void SetProved(DataSet data_set, const KeyUid& uid, const KeyVersion& version, bool proved,

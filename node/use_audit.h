@@ -59,7 +59,7 @@ class UseAudit {
 
  private:
   class File;
-  UseAudit(Options options, Clock& clock, std::unique_ptr<File> file, UseAuditHead head);
+  UseAudit(Options options, Clock& clock);
   void WriteLoop();
   absl::Status WriteBlock(std::vector<UseEntry>& entries);
 

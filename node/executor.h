@@ -1,0 +1,48 @@
+#pragma once
+// Key use: one batch of crypto ops, in order, on the caller's thread. The sealed policy is enforced again
+// here, whatever the coordinator decided. On the hot path (key in the cache) nothing but memory and the token
+// is touched. Thread-safe.
+#include <atomic>
+
+#include "absl/status/statusor.h"
+#include "hsm/v1/crypto.pb.h"
+#include "node/core.h"
+#include "node/prover.h"
+
+namespace hsm {
+
+class Executor {
+ public:
+  Executor(Core& core, Prover& prover) : core_(core), prover_(prover) {}
+
+  void Execute(const v1::CryptoBatch& batch, v1::CryptoBatchResult* results);
+
+  uint64_t total_ops() const { return total_ops_.load(std::memory_order_relaxed); }
+  uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
+
+ private:
+  struct Call;  // one op on its way
+  absl::Status Run(Call& call);
+  absl::Status RunOnKey(Call& call);
+  absl::Status CheckPolicy(Call& call, const KeyEntry& entry) const;
+  absl::Status Perform(Call& call, const CachedKeyPtr& key);
+  absl::Status Sign(Call& call, const CachedKeyPtr& key);
+  absl::Status Verify(Call& call, const CachedKeyPtr& key);
+  absl::Status EncryptOrWrap(Call& call, const CachedKeyPtr& key);
+  absl::Status DecryptOrUnwrap(Call& call, const CachedKeyPtr& key);
+  bool VerifyThisOne(const KeySpec& spec);
+  void Audit(const Call& call, absl::Status& status);
+
+  Core& core_;
+  Prover& prover_;
+  std::atomic<uint64_t> total_ops_{0};
+  std::atomic<uint32_t> in_flight_{0};
+  std::atomic<uint32_t> sample_{0};
+};
+
+// May a key in this state be used like this now? Azure's rules: a disabled key does nothing; outside nbf..exp
+// it still decrypts, unwraps and verifies. Pure; also for tests.
+absl::Status CheckKeyUse(const KeyEntry& entry, v1::CryptoOperation operation, int64_t now_seconds);
+v1::KeyOperation OperationFor(v1::CryptoOperation operation);
+
+}  // namespace hsm

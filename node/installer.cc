@@ -1,0 +1,285 @@
+#include "node/installer.h"
+
+#include "common/error.h"
+#include "common/limits.h"
+#include "common/log.h"
+#include "common/mutant.h"
+#include "common/status_macros.h"
+
+namespace hsm {
+namespace {
+
+HeadRow RowOf(const KeyHead& head, const AttemptId& attempt, const internal::v1::SealedRecord& sealed) {
+  HeadRow row;
+  row.data_set = head.data_set;
+  row.attempt = attempt;
+  row.uid = head.uid;
+  row.incarnation = head.incarnation;
+  row.revision = head.revision;
+  row.state = head.state;
+  row.sealed = sealed;
+  return row;
+}
+
+VersionRow RowOf(const VersionRecord& version, DataSet data_set, const AttemptId& attempt,
+                 const internal::v1::SealedRecord& sealed) {
+  VersionRow row;
+  row.data_set = data_set;
+  row.attempt = attempt;
+  row.uid = version.uid;
+  row.incarnation = version.incarnation;
+  row.version = version.version;
+  row.ordinal = version.ordinal;
+  row.sealed = sealed;
+  return row;
+}
+
+absl::Status Tombstoned() {
+  return Error(v1::REASON_TOMBSTONED, "this incarnation of the key was purged and never comes back");
+}
+
+}  // namespace
+
+absl::Status Installer::CheckVersion(const KeyHead& head, const VersionRecord& version) const {
+  bool belongs = version.uid == head.uid && version.incarnation == head.incarnation &&
+                 version.spec == head.spec && version.ordinal >= 1 && version.ordinal <= head.version_count;
+  if (belongs) return absl::OkStatus();
+  return Error(v1::REASON_RECORD_CORRUPT, "a version record does not belong to its head");
+}
+
+absl::Status Installer::CheckAgainstHeld(const KeyHead& head, const KeyEntryPtr& held) const {
+  if (held == nullptr || held->incarnation < head.incarnation) return absl::OkStatus();
+  if (held->incarnation > head.incarnation || held->revision > head.revision) {
+    return Error(v1::REASON_REVISION_CONFLICT, "the partition holds a newer state of this key");
+  }
+  if (held->spec != head.spec || (held->purge_protection && !head.purge_protection) ||
+      held->version_count > head.version_count) {
+    return Error(v1::REASON_RECORD_CORRUPT, "a head changes what never changes");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<rpc::InstallResponse> Installer::Install(const rpc::InstallRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  HSM_ASSIGN_OR_RETURN(AttemptId attempt, ParseId<AttemptId>(request.op_id(), "op_id"));
+  if (attempt.IsZero() || request.nonce().size() < 16) {
+    return Error(v1::REASON_INVALID_ARGUMENT, "an install has an op_id and a nonce");
+  }
+  HSM_ASSIGN_OR_RETURN(KeyHead head, core_.sealer->OpenHead(request.records().head()));
+  if (head.data_set != index->data_set()) return Error(v1::REASON_FENCED, "a record of another data set");
+  if (head.state == KeyState::kTombstone) {
+    return Error(v1::REASON_INVALID_ARGUMENT, "a tombstone is taken by control, not installed");
+  }
+  if (head.incarnation <= core_.TombstonedIncarnation(head.uid) && !HSM_MUTANT("install-tombstoned")) {
+    return Tombstoned();
+  }
+  HSM_RETURN_IF_ERROR(CheckAgainstHeld(head, index->Find(head.uid)));
+
+  rpc::InstallResponse response;
+  BlobBatch batch;
+  batch.PutHead(RowOf(head, attempt, request.records().head()));
+  KeyEntry entry = KeyEntry::From(head, request.records().head(), true);
+  entry.attempt = attempt;
+  std::vector<std::pair<KeyVersion, CachedKeyPtr>> keys;
+  for (const internal::v1::SealedRecord& sealed : request.records().versions()) {
+    HSM_ASSIGN_OR_RETURN(VersionRecord version, core_.sealer->OpenVersion(sealed));
+    HSM_RETURN_IF_ERROR(CheckVersion(head, version));
+    HSM_ASSIGN_OR_RETURN(CachedKeyPtr key, prover_.Unwrap(version, KeyUse::kPolicy, head.operations));
+    HSM_ASSIGN_OR_RETURN(rpc::Proof proof,
+                         prover_.Prove(version, head.operations, key, View(request.nonce())));
+    VersionRow row = RowOf(version, head.data_set, attempt, sealed);
+    row.proved = !proof.different();
+    if (row.proved) {
+      HSM_ASSIGN_OR_RETURN(row.check_value, prover_.CheckValue(version, *key));
+    }
+    entry.versions.push_back({version.version, version.ordinal, row.proved});
+    if (row.proved) keys.emplace_back(version.version, std::move(key));
+    batch.PutVersion(std::move(row));
+    *response.add_proofs() = std::move(proof);
+  }
+  if (!HSM_MUTANT("install-not-durable")) HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+  if (head.incarnation <= core_.TombstonedIncarnation(head.uid)) return Tombstoned();  // came in between
+  index->PutStaged(std::move(entry));
+  for (auto& [version, key] : keys) core_.cache.Put(head.uid, version, KeyUse::kPolicy, std::move(key));
+  return response;
+}
+
+absl::StatusOr<rpc::ActivateResponse> Installer::Activate(const rpc::ActivateRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  HSM_ASSIGN_OR_RETURN(AttemptId attempt, ParseId<AttemptId>(request.op_id(), "op_id"));
+  HSM_ASSIGN_OR_RETURN(KeyUid uid, ParseId<KeyUid>(request.uid(), "uid"));
+  if (index->FindStaged(uid, request.revision()) != nullptr) {
+    BlobBatch batch;
+    batch.Activate(attempt);
+    HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+    index->Activate(attempt);
+  }
+  KeyEntryPtr held = index->Find(uid);
+  if (held != nullptr && held->state == KeyState::kTombstone) return Tombstoned();
+  if (held == nullptr || held->revision < request.revision()) {
+    return Error(v1::REASON_NOT_FOUND, "nothing is staged here under this op_id");
+  }
+  return rpc::ActivateResponse();
+}
+
+absl::StatusOr<rpc::DiscardResponse> Installer::Discard(const rpc::DiscardRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  HSM_ASSIGN_OR_RETURN(AttemptId attempt, ParseId<AttemptId>(request.op_id(), "op_id"));
+  BlobBatch batch;
+  batch.Discard(attempt);
+  HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+  index->Discard(attempt);
+  return rpc::DiscardResponse();
+}
+
+absl::StatusOr<rpc::ProveResponse> Installer::Prove(const rpc::ProveRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  HSM_ASSIGN_OR_RETURN(KeyUid uid, ParseId<KeyUid>(request.uid(), "uid"));
+  HSM_ASSIGN_OR_RETURN(KeyVersion version, ParseId<KeyVersion>(request.version(), "version"));
+  if (request.nonce().size() < 16) return Error(v1::REASON_INVALID_ARGUMENT, "a proof needs a nonce");
+  rpc::ProveResponse response;
+  KeyEntryPtr entry = index->Find(uid);
+  const VersionEntry* held = entry == nullptr ? nullptr : entry->Find(version);
+  if (held == nullptr || entry->state == KeyState::kTombstone) {
+    response.set_missing(true);
+    return response;
+  }
+  // From the record, not from the cache: what is proved is what a restart would serve.
+  HSM_ASSIGN_OR_RETURN(VersionRow row, core_.blobs.ReadVersion(index->data_set(), uid, version));
+  HSM_ASSIGN_OR_RETURN(VersionRecord record, core_.sealer->OpenVersion(row.sealed));
+  if (record.uid != uid || record.version != version || record.incarnation != entry->incarnation) {
+    return Error(v1::REASON_RECORD_CORRUPT, "a version record does not belong to its head");
+  }
+  HSM_ASSIGN_OR_RETURN(CachedKeyPtr key, prover_.Unwrap(record, KeyUse::kPolicy, entry->operations));
+  HSM_ASSIGN_OR_RETURN(*response.mutable_proof(),
+                       prover_.Prove(record, entry->operations, key, View(request.nonce())));
+  if (response.proof().different()) {
+    HSM_RETURN_IF_ERROR(prover_.Distrust(index, uid, version));
+    return response;
+  }
+  HSM_ASSIGN_OR_RETURN(std::string check_value, prover_.CheckValue(record, *key));
+  if (!held->proved || row.check_value != check_value) {
+    if (held->proved && !row.check_value.empty()) {
+      HSM_RETURN_IF_ERROR(prover_.Distrust(index, uid, version));
+      response.mutable_proof()->set_different(true);
+      return response;
+    }
+    BlobBatch batch;
+    batch.SetProved(index->data_set(), uid, version, true, check_value);
+    HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+    index->SetProved(uid, version, true);
+  }
+  if (core_.fence.data_set() == index->data_set()) {
+    core_.cache.Put(uid, version, KeyUse::kPolicy, std::move(key));
+    KeyEntryPtr now = index->Find(uid);  // a tombstone may have come while this proof was made
+    if (now == nullptr || now->state == KeyState::kTombstone) core_.cache.Forget(uid);
+  }
+  return response;
+}
+
+absl::StatusOr<rpc::PutRecordsResponse> Installer::PutRecords(const rpc::PutRecordsRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  DataSet into = request.staging_data_set() ? request.into() : request.fence().data_set();
+  std::shared_ptr<KeyIndex> index;
+  if (request.staging_data_set()) {
+    if (into == 0) return Error(v1::REASON_INVALID_ARGUMENT, "PutRecords into which data set?");
+    HSM_ASSIGN_OR_RETURN(index, core_.OpenIndex(into));
+  } else {
+    HSM_ASSIGN_OR_RETURN(index, core_.IndexFor(into, false));
+  }
+  if (static_cast<size_t>(request.records_size()) > limits::kSyncRecordsPerCall) {
+    return Error(v1::REASON_LIMIT_EXCEEDED, "too many records in one call");
+  }
+  BlobBatch batch;
+  struct Taken {
+    KeyEntry entry;
+    std::vector<VersionEntry> versions;
+  };
+  std::vector<Taken> taken;
+  for (const internal::v1::KeyRecords& records : request.records()) {
+    HSM_ASSIGN_OR_RETURN(KeyHead head, core_.sealer->OpenHead(records.head()));
+    if (head.data_set != into) return Error(v1::REASON_FENCED, "a record of another data set");
+    Taken one{KeyEntry::From(head, records.head(), true), {}};
+    if (head.state == KeyState::kTombstone) {
+      batch.Tombstone(RowOf(head, {}, records.head()));
+      taken.push_back(std::move(one));
+      continue;
+    }
+    if (head.incarnation <= core_.TombstonedIncarnation(head.uid)) {
+      LogWarning("a record of a purged key was offered and refused", {{"uid", head.uid.ToHex()}});
+      continue;
+    }
+    batch.PutHead(RowOf(head, {}, records.head()));
+    for (const internal::v1::SealedRecord& sealed : records.versions()) {
+      HSM_ASSIGN_OR_RETURN(VersionRecord version, core_.sealer->OpenVersion(sealed));
+      HSM_RETURN_IF_ERROR(CheckVersion(head, version));
+      batch.PutVersion(RowOf(version, into, {}, sealed));
+      one.versions.push_back({version.version, version.ordinal, false});
+    }
+    taken.push_back(std::move(one));
+  }
+  HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+  for (Taken& one : taken) {
+    KeyUid uid = one.entry.uid;
+    uint32_t incarnation = one.entry.incarnation;
+    bool tombstone = one.entry.state == KeyState::kTombstone;
+    if (tombstone) core_.AddTombstone(uid, incarnation);
+    index->PutHead(std::move(one.entry));
+    index->PutVersions(uid, incarnation, one.versions);
+    if (tombstone) EndUses(index, uid);
+  }
+  rpc::PutRecordsResponse response;
+  response.set_stored(static_cast<uint32_t>(taken.size()));
+  return response;
+}
+
+absl::StatusOr<rpc::QuarantineResponse> Installer::Quarantine(const rpc::QuarantineRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  HSM_ASSIGN_OR_RETURN(KeyUid uid, ParseId<KeyUid>(request.uid(), "uid"));
+  LogWarning("a key the catalogue does not have was put into quarantine", {{"uid", uid.ToHex()}});
+  BlobBatch batch;
+  batch.Quarantine(index->data_set(), uid, absl::ToUnixSeconds(core_.clock.Now()));
+  HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+  index->Remove(uid, UINT32_MAX);
+  if (!EndUses(index, uid)) return BusyError(100, "calls in flight on this key have not ended");
+  return rpc::QuarantineResponse();
+}
+
+// Between the two Forgets a call that read the old state may have put its object back.
+bool Installer::EndUses(const std::shared_ptr<KeyIndex>& index, const KeyUid& uid) {
+  core_.cache.Forget(uid);
+  if (HSM_MUTANT("revoke-without-waiting")) return true;
+  bool ended = index->WaitUnused(uid, core_.clock, core_.options.drain_wait);
+  core_.cache.Forget(uid);
+  return ended;
+}
+
+absl::StatusOr<bool> Installer::TakeHead(const rpc::ControlRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  HSM_ASSIGN_OR_RETURN(KeyHead head, core_.sealer->OpenHead(request.head()));
+  if (head.data_set != index->data_set()) return Error(v1::REASON_FENCED, "a record of another data set");
+  BlobBatch batch;
+  core_.fence.Note(batch, request.fence().epoch(), request.sequence());
+  if (head.state == KeyState::kTombstone) {
+    batch.Tombstone(RowOf(head, {}, request.head()));
+  } else {
+    // Also when the key is not here yet: an older head that is still on its way must not be served later.
+    batch.PutHead(RowOf(head, {}, request.head()));
+  }
+  HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+  if (head.state == KeyState::kTombstone) {
+    core_.AddTombstone(head.uid, head.incarnation);
+    index->Remove(head.uid, head.incarnation);
+  }
+  index->PutHead(KeyEntry::From(head, request.head(), true));
+  core_.fence.Noted(request.fence().epoch(), request.sequence());
+  return EndUses(index, head.uid);
+}
+
+}  // namespace hsm

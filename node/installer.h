@@ -1,0 +1,35 @@
+#pragma once
+// Takes sealed records in: STAGED with a proof, ACTIVE from the catalogue, revoked by control, out again.
+// Whatever comes, its MAC is checked first, a tombstoned incarnation is refused, and immutable fields stay
+// what they are. Thread-safe.
+#include "absl/status/statusor.h"
+#include "hsm/internal/v1/partition.pb.h"
+#include "node/core.h"
+#include "node/prover.h"
+
+namespace hsm {
+
+class Installer {
+ public:
+  Installer(Core& core, Prover& prover) : core_(core), prover_(prover) {}
+
+  absl::StatusOr<rpc::InstallResponse> Install(const rpc::InstallRequest& request);
+  absl::StatusOr<rpc::ActivateResponse> Activate(const rpc::ActivateRequest& request);
+  absl::StatusOr<rpc::DiscardResponse> Discard(const rpc::DiscardRequest& request);
+  absl::StatusOr<rpc::ProveResponse> Prove(const rpc::ProveRequest& request);
+  absl::StatusOr<rpc::PutRecordsResponse> PutRecords(const rpc::PutRecordsRequest& request);
+  absl::StatusOr<rpc::QuarantineResponse> Quarantine(const rpc::QuarantineRequest& request);
+  // A committed head that revokes. True when it is durable here, calls in flight on the key have ended, and
+  // no object of the key that allows more is left in the token.
+  absl::StatusOr<bool> TakeHead(const rpc::ControlRequest& request);
+
+ private:
+  absl::Status CheckAgainstHeld(const KeyHead& head, const KeyEntryPtr& held) const;
+  absl::Status CheckVersion(const KeyHead& head, const VersionRecord& version) const;
+  bool EndUses(const std::shared_ptr<KeyIndex>& index, const KeyUid& uid);
+
+  Core& core_;
+  Prover& prover_;
+};
+
+}  // namespace hsm
