@@ -62,6 +62,8 @@ class Combiner {
   // sent. Otherwise the batch's failure, or the operation's own result (whose reason the caller looks at).
   absl::StatusOr<v1::CryptoResult> Run(v1::CryptoOp op, absl::Duration timeout);
 
+  size_t QueuedForTest() const { return queued_.load(); }
+
  private:
   enum State : int { kWaiting, kLeads, kDone };
   struct Waiter {
