@@ -13,6 +13,7 @@ namespace hsm::sqlite {
 namespace {
 
 constexpr int kCheckpointWaitMs = 250;
+constexpr size_t kRewriteBytes = 64 * 1024;  // the system VFS silently writes nothing of 128 KiB and more
 
 absl::Status Failed(int code, std::string_view doing, std::string_view why) {
   v1::Reason reason = (code & 0xff) == SQLITE_FULL ? v1::REASON_STORE_FULL : v1::REASON_STORE_FAILED;
@@ -196,7 +197,7 @@ absl::Status RewriteLog(const std::string& path, const std::string& vfs_name) {
   if (code != SQLITE_OK) return Failed(code, "open the log", sqlite3_errstr(code));
   sqlite3_int64 size = 0;
   code = file->pMethods->xFileSize(file, &size);
-  std::vector<char> piece(1 << 20);
+  std::vector<char> piece(kRewriteBytes);
   for (sqlite3_int64 at = 0; code == SQLITE_OK && at < size; at += static_cast<sqlite3_int64>(piece.size())) {
     int length =
         static_cast<int>(std::min<sqlite3_int64>(size - at, static_cast<sqlite3_int64>(piece.size())));
