@@ -7,14 +7,16 @@
 
 namespace hsm::cli {
 namespace {
-std::optional<absl::Duration> chosen_timeout;
+const std::optional<double>* chosen_timeout = nullptr;
 }  // namespace
 
-void SetTimeout(absl::Duration timeout) { chosen_timeout = timeout; }
+void SetTimeout(const std::optional<double>* seconds) { chosen_timeout = seconds; }
 
 absl::StatusOr<std::unique_ptr<Client>> Connect() {
   HSM_ASSIGN_OR_RETURN(ClientOptions options, ClientOptions::FromEnvironment());
-  if (chosen_timeout) options.timeout = options.crypto_timeout = *chosen_timeout;
+  if (chosen_timeout != nullptr && *chosen_timeout) {
+    options.timeout = options.crypto_timeout = absl::Seconds(**chosen_timeout);
+  }
   return Client::Connect(std::move(options));
 }
 

@@ -11,7 +11,8 @@ namespace hsm::cli {
 
 // The cluster the environment points at (QHSM_ENDPOINT, QHSM_CA, QHSM_CERTIFICATE, QHSM_KEY, QHSM_HSM).
 absl::StatusOr<std::unique_ptr<Client>> Connect();
-void SetTimeout(absl::Duration timeout);  // of every call from now on; the client's defaults otherwise
+// --timeout, read when Connect runs; absent = the client's defaults.
+void SetTimeout(const std::optional<double>* seconds);
 
 void Pause(absl::Duration time);
 

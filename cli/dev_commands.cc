@@ -58,8 +58,7 @@ bool AllReady(const v1::HsmStatus& status, const DevCluster& cluster) {
 }
 
 std::string WhyNotReady(const absl::StatusOr<v1::HsmStatus>& status) {
-  if (!status.ok())
-    return fmt::format("the coordinator does not answer: {}", MessageOf(status.status()));
+  if (!status.ok()) return fmt::format("the coordinator does not answer: {}", MessageOf(status.status()));
   std::string out = fmt::format("the HSM is {}", status->state());
   for (const auto& p : status->partitions()) {
     if (p.state() == v1::PARTITION_STATE_READY) continue;
@@ -230,8 +229,7 @@ absl::Status Up(const DevArguments& a) {
   if (absl::Status ready = AwaitReady(*cluster, deadline); !ready.ok()) {
     absl::Status stopped = StopSupervisor(cluster->data, kDownTimeout);
     for (const DevProcess& process : cluster->Processes()) PrintLogTail(*cluster, process);
-    if (!stopped.ok())
-      fmt::print(stderr, "and it could not be stopped: {}\n", MessageOf(stopped));
+    if (!stopped.ok()) fmt::print(stderr, "and it could not be stopped: {}\n", MessageOf(stopped));
     return ReportUpFailure(ready);
   }
   HSM_RETURN_IF_ERROR(PrintDevStatus(*cluster));

@@ -1,8 +1,11 @@
 // qhsm: the command line. Exit codes: cli/output.h and docs/operations.md.
+#include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "cli/commands.h"
+#include "cli/connect.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "common/log.h"
@@ -38,12 +41,14 @@ int main(int argc, char** argv) {
                   "Exit codes: 0 done, 1 refused or failed, 2 usage, 3 no answer, 4 outcome unknown.");
   Command& root = options.root();
   std::string output = "table", query;
+  std::optional<double> timeout;
   bool version = false;
   root.Text("-o,--output", output, "for people, or one JSON document")
       .OneOf({"table", "json"})
       .FromEnvironment("QHSM_OUTPUT");
   root.Text("--query", query,
             "print only this part of the JSON document, e.g. key.kid or partitions[].state");
+  root.Number("--timeout", timeout, "seconds a call may take, repetitions included");
   root.Flag("--version", version, "print the version");
   root.Example("qhsm dev up --name demo --data ~/demo --detach    # a cluster on this machine");
   root.Example("eval \"$(qhsm dev env --data ~/demo)\"             # use it");
@@ -56,6 +61,7 @@ int main(int argc, char** argv) {
     return absl::OkStatus();
   });
   SetQuery(&query);
+  SetTimeout(&timeout);
   AddKeyCommands(root);
   AddStatusCommands(root);
   AddBackupCommands(root);

@@ -94,8 +94,7 @@ int PrintFailure(const absl::Status& status, bool usage_error, std::string_view 
   std::string hint = usage_error ? fmt::format("{} --help shows what it takes, with examples", help_for)
                                  : std::string(ReasonHint(reason));
   if (json_output) {
-    Json error = Json::Object(
-        {{"code", ReasonName(reason)}, {"message", MessageOf(status)}, {"hint", hint}});
+    Json error = Json::Object({{"code", ReasonName(reason)}, {"message", MessageOf(status)}, {"hint", hint}});
     fmt::print("{}\n", Json::Object({{"error", error}}).Dump(2));
   } else {
     fmt::print(stderr, "error: {}: {}{}{}\n", ReasonName(reason), std::string(status.message()),

@@ -1,0 +1,29 @@
+#pragma once
+// Runs our programs from tests: what they print, how they end, how long they take.
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "common/json.h"
+
+namespace hsm::testing {
+
+struct Ended {
+  int exit_code = -1;  // -1: killed, by a signal or because `timeout` passed
+  std::string out, err;
+  absl::Duration took;
+
+  // The JSON document on standard output; a null value, and a test failure, if it is none.
+  Json Document() const;
+};
+
+// Runs `arguments[0]` with the others; `environment` is added to this process's.
+Ended RunProgram(const std::vector<std::string>& arguments,
+                 const std::map<std::string, std::string>& environment = {},
+                 absl::Duration timeout = absl::Seconds(60));
+
+// A program in the build directory's bin/.
+std::string ProgramPath(const std::string& name);
+
+}  // namespace hsm::testing
