@@ -5,135 +5,19 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <map>
+#include <set>
 #include <utility>
+#include <vector>
 
 #include "common/check.h"
+#include "common/mutex.h"
+#include "tests/testing/crash_platter.h"
 
 namespace hsm::testing {
 namespace {
 
-constexpr size_t kSector = 512;
-
-struct Change {
-  enum class Kind { kCreate, kDelete, kWrite, kTruncate, kSync, kLostSync };
-  Kind kind;
-  uint64_t file = 0;    // id: a name may be deleted and created again
-  std::string name;     // kCreate, kDelete
-  uint64_t offset = 0;  // kWrite; kTruncate: the new size
-  std::string data;
-};
-
-void WriteInto(std::string& bytes, uint64_t offset, std::string_view data) {
-  if (bytes.size() < offset + data.size()) bytes.resize(offset + data.size());
-  std::copy(data.begin(), data.end(), bytes.begin() + static_cast<ptrdiff_t>(offset));
-}
-
-// Chance that is the same on every machine (splitmix64).
-class Chance {
- public:
-  explicit Chance(uint64_t seed) : state_(seed) {}
-  uint64_t Below(uint64_t bound) {
-    uint64_t z = (state_ += 0x9e3779b97f4a7c15);
-    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
-    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
-    return (z ^ (z >> 31)) % bound;
-  }
-  bool Percent(int percent) { return Below(100) < static_cast<uint64_t>(percent); }
-
- private:
-  uint64_t state_;
-};
-
-// What the platter has, played forward from the log.
-class Platter {
- public:
-  void Start(const CrashVfs::Image& image, const std::map<std::string, uint64_t>& ids) {
-    files_.clear();
-    names_.clear();
-    directory_.clear();
-    for (const auto& [name, bytes] : image) {
-      names_[name] = ids.at(name);
-      files_[ids.at(name)].bytes = bytes;
-    }
-  }
-
-  void Play(const Change& change) {
-    switch (change.kind) {
-      case Change::Kind::kCreate:
-      case Change::Kind::kDelete:
-        directory_.push_back(change);
-        return;
-      case Change::Kind::kWrite:
-      case Change::Kind::kTruncate:
-        files_[change.file].unsynced.push_back(change);
-        return;
-      case Change::Kind::kSync:
-        for (const Change& entry : directory_) Enter(entry, names_);
-        directory_.clear();
-        for (const Change& write : files_[change.file].unsynced) Keep(write, files_[change.file].bytes);
-        files_[change.file].unsynced.clear();
-        return;
-      case Change::Kind::kLostSync:
-        files_[change.file].unsynced.clear();
-        return;
-    }
-  }
-
-  CrashVfs::Image After(int percent, Chance chance) const {
-    std::map<std::string, uint64_t> names = names_;
-    size_t entries = percent == 100 ? directory_.size()
-                     : percent == 0 ? 0
-                                    : chance.Below(directory_.size() + 1);
-    for (size_t i = 0; i < entries; ++i) Enter(directory_[i], names);  // a journal: in order
-    CrashVfs::Image image;
-    for (const auto& [name, id] : names) {
-      auto file = files_.find(id);
-      std::string& bytes = image[name];
-      if (file == files_.end()) continue;
-      bytes = file->second.bytes;
-      for (const Change& change : file->second.unsynced) KeepSome(change, percent, chance, bytes);
-    }
-    return image;
-  }
-
- private:
-  struct File {
-    std::string bytes;
-    std::vector<Change> unsynced;
-  };
-
-  static void Enter(const Change& entry, std::map<std::string, uint64_t>& names) {
-    if (entry.kind == Change::Kind::kCreate) {
-      names[entry.name] = entry.file;
-    } else {
-      names.erase(entry.name);
-    }
-  }
-  static void Keep(const Change& change, std::string& bytes) {
-    if (change.kind == Change::Kind::kTruncate) {
-      bytes.resize(change.offset);
-    } else {
-      WriteInto(bytes, change.offset, change.data);
-    }
-  }
-  static void KeepSome(const Change& change, int percent, Chance& chance, std::string& bytes) {
-    if (change.kind == Change::Kind::kTruncate) {
-      if (chance.Percent(percent)) Keep(change, bytes);
-      return;
-    }
-    for (size_t at = 0; at < change.data.size();) {
-      size_t in_sector = kSector - (change.offset + at) % kSector;
-      size_t length = std::min(in_sector, change.data.size() - at);
-      if (chance.Percent(percent))
-        WriteInto(bytes, change.offset + at, std::string_view(change.data).substr(at, length));
-      at += length;
-    }
-  }
-
-  std::map<uint64_t, File> files_;
-  std::map<std::string, uint64_t> names_;
-  std::vector<Change> directory_;  // creates and deletes since the last sync
-};
+constexpr int kSector = 512;
 
 struct Handle;
 
@@ -165,14 +49,14 @@ struct CrashVfs::Impl {
   uint64_t next_id HSM_GUARDED_BY(mutex) = 1;
   Image start HSM_GUARDED_BY(mutex);
   std::map<std::string, uint64_t> start_ids HSM_GUARDED_BY(mutex);
-  std::vector<Change> log HSM_GUARDED_BY(mutex);
-  Platter platter HSM_GUARDED_BY(mutex);
+  std::vector<DiskChange> log HSM_GUARDED_BY(mutex);
+  CrashPlatter platter HSM_GUARDED_BY(mutex);
   size_t played HSM_GUARDED_BY(mutex) = 0;
   size_t fail_sync HSM_GUARDED_BY(mutex) = 0, fail_write HSM_GUARDED_BY(mutex) = 0;
   uint64_t capacity HSM_GUARDED_BY(mutex) = 0;
   bool off HSM_GUARDED_BY(mutex) = false;
 
-  void Record(const Live& file, Change change) HSM_REQUIRES(mutex) {
+  void Record(const Live& file, DiskChange change) HSM_REQUIRES(mutex) {
     if (!file.logged) return;
     change.file = file.id;
     log.push_back(std::move(change));
@@ -227,7 +111,8 @@ int Write(sqlite3_file* file, const void* data, int length, sqlite3_int64 offset
   }
   std::string_view view(static_cast<const char*>(data), static_cast<size_t>(length));
   WriteInto(bytes, static_cast<uint64_t>(offset), view);
-  disk.Record(*handle.file, {Change::Kind::kWrite, 0, {}, static_cast<uint64_t>(offset), std::string(view)});
+  disk.Record(*handle.file,
+              {DiskChange::Kind::kWrite, 0, {}, static_cast<uint64_t>(offset), std::string(view)});
   return SQLITE_OK;
 }
 
@@ -236,7 +121,7 @@ int Truncate(sqlite3_file* file, sqlite3_int64 size) {
   MutexLock lock(handle.disk->mutex);
   if (handle.disk->off) return SQLITE_IOERR_TRUNCATE;
   handle.file->bytes.resize(static_cast<size_t>(size));
-  handle.disk->Record(*handle.file, {Change::Kind::kTruncate, 0, {}, static_cast<uint64_t>(size), {}});
+  handle.disk->Record(*handle.file, {DiskChange::Kind::kTruncate, 0, {}, static_cast<uint64_t>(size), {}});
   return SQLITE_OK;
 }
 
@@ -246,7 +131,7 @@ int Sync(sqlite3_file* file, int) {
   MutexLock lock(disk.mutex);
   if (disk.off) return SQLITE_IOERR_FSYNC;
   bool lost = disk.fail_sync > 0 && --disk.fail_sync == 0;
-  disk.Record(*handle.file, {lost ? Change::Kind::kLostSync : Change::Kind::kSync});
+  disk.Record(*handle.file, {lost ? DiskChange::Kind::kLostSync : DiskChange::Kind::kSync});
   return lost ? SQLITE_IOERR_FSYNC : SQLITE_OK;
 }
 
@@ -380,7 +265,7 @@ int OpenFile(sqlite3_vfs* vfs, const char* name, sqlite3_file* out, int flags, i
     file = std::make_shared<Live>();
     file->id = disk.next_id++;
     disk.files[name] = file;
-    disk.Record(*file, {Change::Kind::kCreate, 0, name});
+    disk.Record(*file, {DiskChange::Kind::kCreate, 0, name});
   }
   Handle* handle = new (out) Handle{{&kMethods}, &disk, file};
   file->handles.insert(handle);
@@ -394,7 +279,7 @@ int DeleteFile(sqlite3_vfs* vfs, const char* name, int) {
   auto found = disk.files.find(name);
   if (found == disk.files.end()) return SQLITE_IOERR_DELETE_NOENT;
   if (disk.off) return SQLITE_IOERR_DELETE;
-  disk.Record(*found->second, {Change::Kind::kDelete, 0, name});
+  disk.Record(*found->second, {DiskChange::Kind::kDelete, 0, name});
   disk.files.erase(found);
   return SQLITE_OK;
 }
@@ -456,7 +341,7 @@ CrashVfs::Image CrashVfs::ImageAt(size_t moment, int percent, uint64_t seed) {
   MutexLock lock(impl_->mutex);
   HSM_CHECK(moment >= impl_->played && moment <= impl_->log.size());
   while (impl_->played < moment) impl_->platter.Play(impl_->log[impl_->played++]);
-  return impl_->platter.After(percent, Chance(seed));
+  return impl_->platter.After(percent, seed);
 }
 
 void CrashVfs::Rewind() {

@@ -5,19 +5,16 @@
 // before that each of its 512-byte sectors is kept or lost by chance. A created file or an unlink becomes
 // durable with the next sync of any file. Not modelled: lying disks, bit rot.
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <set>
 #include <string>
-#include <vector>
 
-#include "common/mutex.h"
+#include "tests/testing/crash_platter.h"
 
 namespace hsm::testing {
 
 class CrashVfs {
  public:
-  using Image = std::map<std::string, std::string>;  // path -> content
+  using Image = DiskImage;  // path -> content
 
   explicit CrashVfs(std::string name);  // registers it; `name` goes into StoreSqliteOptions::vfs
   ~CrashVfs();                          // all connections must be closed
