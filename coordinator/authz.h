@@ -1,6 +1,7 @@
 #pragma once
 // Who may do what, where. Default deny. Assignments come from the configuration; administrators hold the
 // Managed HSM Administrator role at "/". Immutable once made, so checks take no lock.
+#include <map>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -25,9 +26,8 @@ class Authz {
 
  private:
   struct Rights {
-    ActionSet everywhere;  // assigned at "/"
-    ActionSet keys;        // at "/keys": counts for whole-HSM key actions too
-    std::unordered_map<std::string, ActionSet> by_key;
+    ActionSet everywhere;  // assigned at "/" or "/keys": both mean the whole HSM
+    std::map<std::string, ActionSet, std::less<>> by_key;
   };
   std::unordered_map<PrincipalId, Rights> rights_;
 };

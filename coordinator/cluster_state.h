@@ -61,8 +61,10 @@ class ClusterState {
   v1::PartitionState StateOf(size_t index) const;
   bool IsReady(size_t index) const { return StateOf(index) == v1::PARTITION_STATE_READY; }
   uint32_t ReadyCount() const;
+  bool TakesRecordsNow(size_t index) const;
   uint64_t OpsDone(size_t index) const;  // monotonic, for throughput windows
   uint64_t OpsDone() const;              // of all partitions
+  uint32_t InFlight(size_t index) const { return slots_[index]->in_flight.load(std::memory_order_relaxed); }
   PartitionView View(size_t index) const;
   std::vector<PartitionView> Views() const;
 
@@ -74,13 +76,20 @@ class ClusterState {
   v1::PartitionState Refresh(size_t index, absl::Duration now);
   void ChangeFacts(size_t index, const std::function<void(PartitionFacts&)>& change, absl::Duration now);
   void SetMessage(size_t index, std::string message);
+  // Never routed to again until an operator resumes it.
+  void Refuse(size_t index, const std::string& why, absl::Duration now);
 
   // Leases. GrantLease is called while answering a heartbeat, only for a READY partition.
   // False if leases of this partition are withheld (it missed a control message and must be synced first).
   bool GrantLease(size_t index, absl::Duration now, absl::Duration length);
   absl::Duration LeaseUntil(size_t index) const;
-  // A partition that missed a revocation: no lease before it is synced again.
+  // A partition that missed a revocation: no lease before it is synced again, by a sync that began after
+  // this.
   void WithholdLease(size_t index, absl::Duration now);
+  // A sync: what happened before Begin is covered by it. Finish is false if the partition missed something
+  // meanwhile.
+  uint64_t BeginSync(size_t index);
+  bool FinishSync(size_t index, uint64_t begun, absl::Duration now);
 
   // Keys a partition missed a change of; it gets no operations on them until they are repaired. Each mark has
   // a stamp, so that a repair begun earlier does not clear a later miss.
@@ -105,6 +114,7 @@ class ClusterState {
     std::string message HSM_GUARDED_BY(mutex);
     Breaker breaker HSM_GUARDED_BY(mutex);
     absl::Duration lease_until HSM_GUARDED_BY(mutex);
+    uint64_t missed HSM_GUARDED_BY(mutex) = 0;  // grows with each reason to sync again
     std::unordered_map<KeyUid, uint64_t> behind HSM_GUARDED_BY(mutex);
   };
   bool Eligible(Slot& slot, const KeyUid* uid);

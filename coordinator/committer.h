@@ -72,8 +72,9 @@ class Committer {
   void Denied(AuditFields audit);
 
   uint64_t commit_counter() const { return commit_.load(std::memory_order_acquire); }
-  // Called once, from the committer's thread, when a commit fails because the epoch is no longer ours.
-  void OnFenced(std::function<void()> fenced) { fenced_ = std::move(fenced); }
+  // Called from the committer's thread when a commit fails because the epoch is no longer ours, or the
+  // catalogue is not what this committer left. Set it before Start.
+  void OnFenced(std::function<void(const absl::Status&)> fenced) { fenced_ = std::move(fenced); }
 
  private:
   struct Pending {
@@ -83,16 +84,23 @@ class Committer {
   };
   void Run();
   std::vector<Pending*> TakeGroup() HSM_REQUIRES(mutex_);
+  struct Plan {
+    StoreTransaction transaction;
+    rpc::StoredCommit next;          // the row after it
+    std::vector<uint64_t> counters;  // the change counter after each member
+  };
+  Plan Build(const std::vector<Pending*>& group);
+  void AppendAudit(const AuditFields& fields, Plan& plan);
+  StoreCommit Submit(const Plan& plan);
   void CommitGroup(const std::vector<Pending*>& group);
   bool TryCommit(const std::vector<Pending*>& group);  // false: a guard of some member failed, nothing done
-  void QueueDenied() HSM_REQUIRES(mutex_);
   absl::Status ReadHead();
 
   FencedStore& store_;
   Clock& clock_;
   Random& random_;
   const Epoch epoch_;
-  std::function<void()> fenced_;
+  std::function<void(const absl::Status&)> fenced_;
 
   // The committer's thread only.
   rpc::StoredCommit head_;

@@ -34,6 +34,13 @@ struct Core {
   absl::Status MayChange() const;
   // OK while the HSM serves reads of its keys: active.
   absl::Status MayRead() const;
+  // The caller's right; a refusal is audited. `key_name` empty: over the whole HSM.
+  absl::Status Allow(const Caller& caller, DataAction action, std::string_view operation,
+                     std::string_view key_name = {}) const;
 };
+
+// Writes the HSM's row, guarded by its being as in `before`, and makes the new view the one in force.
+ChangeResult CommitHsm(Core& core, const HsmView& before, const rpc::StoredHsm& after,
+                       const AuditFields& audit);
 
 }  // namespace hsm

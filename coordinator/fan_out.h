@@ -25,15 +25,24 @@ class FanOut {
   // Queues `work` for partition `index`; false if its queue is full (then it never runs).
   bool Post(size_t index, std::function<void()> work);
 
-  // Runs `call(index)` for each of `targets` in parallel and waits until all have answered, or until
-  // `enough(answers)` holds and `grace` more has passed, or until `timeout`. Answers are positioned as
-  // targets; those not in yet are absent: their calls go on and their results are dropped. `call` must own
-  // what it uses.
+  // Runs `call(i, targets[i])` for each place i in parallel and waits until all have answered, or until
+  // `enough(answers)` holds and `grace` more has passed, or until `timeout`. A partition may be there several
+  // times. Answers not in yet are absent: their calls go on and their results are dropped. `call` must own
+  // what it uses. Never called from a lane's own thread: lanes that wait for lanes could wait for ever.
+  template <typename Answer>
+  std::vector<std::optional<Answer>> GatherPlaces(
+      const std::vector<size_t>& targets, std::function<Answer(size_t place, size_t index)> call,
+      std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
+      absl::Duration timeout);
   template <typename Answer>
   std::vector<std::optional<Answer>> Gather(
       const std::vector<size_t>& targets, std::function<Answer(size_t)> call,
       std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
-      absl::Duration timeout);
+      absl::Duration timeout) {
+    return GatherPlaces<Answer>(
+        targets, [call = std::move(call)](size_t, size_t index) { return call(index); }, std::move(enough),
+        grace, timeout);
+  }
   // The same, waiting for all.
   template <typename Answer>
   std::vector<std::optional<Answer>> GatherAll(const std::vector<size_t>& targets,
@@ -45,9 +54,9 @@ class FanOut {
   static constexpr size_t kQueueMax = 256;
   struct Lane {
     Mutex mutex;
-    CondVar changed;
     bool stopping HSM_GUARDED_BY(mutex) = false;
     std::deque<std::function<void()>> queue HSM_GUARDED_BY(mutex);
+    std::vector<CondVar*> idle HSM_GUARDED_BY(mutex);  // one per waiting thread: a call wakes one, not all
     std::vector<Thread> threads;
   };
   static void Run(Lane& lane);
@@ -57,8 +66,8 @@ class FanOut {
 };
 
 template <typename Answer>
-std::vector<std::optional<Answer>> FanOut::Gather(
-    const std::vector<size_t>& targets, std::function<Answer(size_t)> call,
+std::vector<std::optional<Answer>> FanOut::GatherPlaces(
+    const std::vector<size_t>& targets, std::function<Answer(size_t place, size_t index)> call,
     std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
     absl::Duration timeout) {
   struct Shared {
@@ -69,7 +78,7 @@ std::vector<std::optional<Answer>> FanOut::Gather(
     bool closed HSM_GUARDED_BY(mutex) = false;
   };
   auto shared = std::make_shared<Shared>();
-  auto shared_call = std::make_shared<std::function<Answer(size_t)>>(std::move(call));
+  auto shared_call = std::make_shared<std::function<Answer(size_t, size_t)>>(std::move(call));
   {
     MutexLock lock(shared->mutex);
     shared->answers.resize(targets.size());
@@ -77,7 +86,7 @@ std::vector<std::optional<Answer>> FanOut::Gather(
   }
   for (size_t i = 0; i < targets.size(); ++i) {
     bool posted = Post(targets[i], [shared, shared_call, i, index = targets[i]] {
-      Answer answer = (*shared_call)(index);
+      Answer answer = (*shared_call)(i, index);
       MutexLock lock(shared->mutex);
       if (!shared->closed) shared->answers[i].emplace(std::move(answer));
       --shared->open;

@@ -19,6 +19,8 @@ struct HsmView {
       0;                // mod_revision of the HSM's row: a guard for "data set and mode unchanged"
   std::string stopped;  // why no changes are taken (store rolled back, leadership lost); empty = they are
 
+  v1::Reason stopped_reason = v1::REASON_UNSPECIFIED;
+
   bool Serves() const { return mode == rpc::HSM_MODE_ACTIVE; }
 };
 using HsmViewPtr = std::shared_ptr<const HsmView>;
@@ -31,16 +33,29 @@ class HsmState {
     MutexLock lock(mutex_);
     return view_;
   }
-  void Set(HsmView view) {
-    auto next = std::make_shared<const HsmView>(std::move(view));
+  // The HSM's row as committed; epoch and `stopped` stay.
+  void SetStored(const rpc::StoredHsm& stored, StoreRevision revision) {
     MutexLock lock(mutex_);
-    view_ = std::move(next);
+    HsmView next = *view_;
+    next.stored = stored;
+    next.store_revision = revision;
+    next.id = HsmId::From(stored.id()).value_or(HsmId());
+    next.data_set = stored.data_set();
+    next.mode = stored.mode();
+    view_ = std::make_shared<const HsmView>(std::move(next));
   }
-  void Stop(const std::string& why) {  // keeps the first reason
+  void SetEpoch(Epoch epoch) {
+    MutexLock lock(mutex_);
+    HsmView next = *view_;
+    next.epoch = epoch;
+    view_ = std::make_shared<const HsmView>(std::move(next));
+  }
+  void Stop(v1::Reason reason, const std::string& why) {  // keeps the first reason
     MutexLock lock(mutex_);
     if (!view_->stopped.empty()) return;
     HsmView next = *view_;
     next.stopped = why;
+    next.stopped_reason = reason;
     view_ = std::make_shared<const HsmView>(std::move(next));
   }
 

@@ -29,13 +29,30 @@ struct EntryVersion {
   Bytes spki;           // DER; empty for oct
 };
 struct KeyEntry {
+  // What has reached the partitions, shared by all entries of one key. Commits come before it.
+  struct Live {
+    std::atomic<Revision> confirmed{0};  // every partition with a lease has this revision or a newer one
+    std::atomic<uint32_t> active_versions{0};  // versions that W partitions hold ACTIVE
+  };
   KeyHead head;
   std::string head_mac;                // 32 bytes
   StoreRevision store_revision = 0;    // mod_revision of the head's row: the guard of the next change
   std::vector<EntryVersion> versions;  // ascending ordinal, never empty
 
+  std::shared_ptr<Live> live;
+
   const EntryVersion* Find(const KeyVersion& id) const;  // null if it is no version of this key
-  const EntryVersion& latest() const { return versions.back(); }
+  // What "the latest" means for use: the newest version that partitions serve already.
+  const EntryVersion& latest() const {
+    uint32_t active = live->active_versions.load(std::memory_order_acquire);
+    return active == 0 || active > versions.size() ? versions.back() : versions[active - 1];
+  }
+  // What Route.revision asks a node for: never more than the barrier has established, so that a change under
+  // way does not turn calls away.
+  Revision RouteRevision() const { return live->confirmed.load(std::memory_order_acquire); }
+  // Both only rise; whichever entry of the key they are called on.
+  void RaiseActive(uint32_t versions_active) const;
+  void RaiseConfirmed(Revision revision) const;
 };
 using KeyEntryPtr = std::shared_ptr<const KeyEntry>;
 

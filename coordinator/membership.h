@@ -12,9 +12,11 @@ namespace hsm {
 struct PartitionFacts {
   std::optional<absl::Duration> last_heartbeat;  // uptime when the newest came in
   internal::v1::NodeState node = internal::v1::NODE_STATE_UNSPECIFIED;
-  bool drained = false;    // by an operator, or to sponsor a hand-over
-  bool synced = false;     // holds what the catalogue says, all of it proved
-  bool right_hsm = false;  // its domain is this HSM's
+  bool drained = false;     // by an operator, or to sponsor a hand-over
+  bool reprove = false;     // the next sync proves every key again
+  bool sponsoring = false;  // a hand-over of the domain keys
+  bool synced = false;      // holds what the catalogue says, all of it proved
+  bool right_hsm = false;   // its domain is this HSM's
   bool breaker_open = false;
   std::string refused;  // why it is never routed to; empty = it is not
 };

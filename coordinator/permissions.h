@@ -52,7 +52,8 @@ enum class DataAction : uint8_t {
 };
 using ActionSet = std::bitset<static_cast<size_t>(DataAction::kCount)>;
 
-std::string_view ActionName(DataAction action);  // "Microsoft.KeyVault/managedHsm/keys/sign/action"
+std::string_view ActionName(
+    DataAction action);  // "keys/sign/action"; Azure prefixes Microsoft.KeyVault/managedHsm/
 
 struct BuiltInRole {
   std::string_view name;

@@ -36,6 +36,7 @@ class Revoker {
   absl::Status Tell(size_t index, const rpc::ControlRequest& what);
 
  private:
+  static constexpr size_t kQueueMax = 256;
   struct Message {
     rpc::ControlRequest request;
     enum class State { kQueued, kTaken, kMissed } state = State::kQueued;
