@@ -113,7 +113,7 @@ class CryptoStreamsTest : public testing::Test {
     batch.add_ops()->set_data(text);
     v1::CryptoBatchResult result;
     absl::Status status = streams.RoundTrip(batch, result, timeout);
-    if (status.ok()) EXPECT_EQ(result.results(0).value(), text);
+    EXPECT_TRUE(!status.ok() || result.results(0).value() == text);
     return status;
   }
   absl::Status Execute(const TlsFiles& files, const std::string& peer, const std::string& key,
