@@ -96,7 +96,7 @@ absl::Status AwaitReady(const DevCluster& cluster, Deadline deadline) {
     std::string why = WhyNotReady(status);
     if (auto reason = Hopeless(cluster)) return Error(v1::REASON_NOT_ACTIVE, *reason + "; " + why);
     if (deadline.Passed()) return Error(v1::REASON_NOT_ACTIVE, "not ready in time: " + why);
-    progress.Update(0, 0, why);
+    progress.Update(0, 0, status.ok() ? why : "the coordinator starts");
     Pause(kPoll);
   }
 }

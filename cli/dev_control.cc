@@ -1,7 +1,6 @@
 #include "cli/dev_control.h"
 
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -51,6 +50,14 @@ int SupervisorPid(const std::string& data) {
   int pid = 0;
   if (!text.ok() || !absl::SimpleAtoi(*text, &pid)) return 0;
   return pid;
+}
+
+// A zombie has ended: whoever inherited it may take its time to reap it.
+bool Runs(int pid) {
+  auto stat = ReadTextFile(fmt::format("/proc/{}/stat", pid), 4096);
+  if (!stat.ok()) return false;
+  size_t end = stat->rfind(") ");
+  return end != std::string::npos && stat->substr(end + 2, 1) != "Z";
 }
 
 // In the child of a double fork: becomes the supervisor. Only async-signal-safe calls.
@@ -149,7 +156,7 @@ absl::Status StopSupervisor(const std::string& data, absl::Duration timeout) {
   if (!asked.ok() && ReasonOf(asked.status()) != v1::REASON_NOT_FOUND) return asked.status();
   if (!asked.ok()) return absl::OkStatus();
   Deadline deadline(RealClock(), timeout);
-  while (pid > 0 && kill(pid, 0) == 0) {
+  while (pid > 0 && Runs(pid)) {
     if (deadline.Passed()) return Error(v1::REASON_DEADLINE_EXCEEDED, "the supervisor did not end");
     Pause(absl::Milliseconds(10));
   }

@@ -296,6 +296,7 @@ class Supervisor {
 
 absl::Status Supervise(const std::string& data) {
   SetLogProgram("qhsm dev");
+  SetLogLevel(LogLevel::kInfo);
   HSM_ASSIGN_OR_RETURN(DevCluster cluster, LoadDevCluster(data));
   HSM_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::Take(cluster.Path("run")));
   return Supervisor(std::move(cluster)).Run();

@@ -97,8 +97,8 @@ int PrintFailure(const absl::Status& status, bool usage_error, std::string_view 
     Json error = Json::Object({{"code", ReasonName(reason)}, {"message", MessageOf(status)}, {"hint", hint}});
     fmt::print("{}\n", Json::Object({{"error", error}}).Dump(2));
   } else {
-    fmt::print(stderr, "error: {}: {}{}{}\n", ReasonName(reason), std::string(status.message()),
-               hint.empty() ? "" : ". ", hint);
+    fmt::print(stderr, "error: {}: {}{}{}\n", ReasonName(reason), MessageOf(status), hint.empty() ? "" : ". ",
+               hint);
   }
   std::fflush(stdout);
   return usage_error ? kExitUsage : ExitCodeFor(reason);
