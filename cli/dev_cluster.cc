@@ -162,6 +162,11 @@ absl::StatusOr<std::string> CoordinatorConfig(const DevCluster& cluster) {
                        Quoted(node.name), Quoted(node.Address()), Quoted(hash));
   }
   out += fmt::format("\n[[administrator]]\nprincipal = {}\n", Quoted(cluster.administrator));
+  // An administrator holds no right over keys; whoever tries things out needs both.
+  for (const char* role : {"Managed HSM Crypto User", "Managed HSM Crypto Officer"}) {
+    out += fmt::format("\n[[assignment]]\nprincipal = {}\nrole = {}\nscope = \"/\"\n",
+                       Quoted(cluster.administrator), Quoted(role));
+  }
   return out;
 }
 
