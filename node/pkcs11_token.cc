@@ -115,7 +115,7 @@ absl::StatusOr<CK_OBJECT_HANDLE> Pkcs11Token::Impl::UnwrapObject(Kek kek, ByteVi
 }
 
 void Pkcs11Token::Impl::DestroyHandle(CK_OBJECT_HANDLE handle) {
-  if (handle == CK_INVALID_HANDLE || closed) return;
+  if (handle == CK_INVALID_HANDLE || closed || !pkcs11::Library::Usable()) return;
   MutexLock lock(mutations);
   (void)keeper.DestroyObject(handle);  // gone already, or gone with the session
 }

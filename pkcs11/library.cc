@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <p11-kit/uri.h>
 
+#include <atomic>
 #include <cstdlib>
 
 #include "common/error.h"
@@ -12,6 +13,11 @@
 
 namespace hsm::pkcs11 {
 namespace {
+
+// An atexit handler has no argument, hence a variable of the process. Handlers run in the reverse order of
+// their registration: ours comes after the module's objects exist, so it runs before they are destroyed.
+std::atomic<bool> exiting{false};
+void NoteExit() { exiting = true; }
 
 std::string Padded(const unsigned char* field, size_t size) {
   std::string text(reinterpret_cast<const char*>(field), size);
@@ -59,12 +65,15 @@ absl::StatusOr<std::unique_ptr<Library>> Library::Load(const LibraryOptions& opt
   CK_RV rv = functions->C_Initialize(&arguments);
   std::unique_ptr<Library> library(new Library(functions, options.path));
   library->initialized_here_ = rv == CKR_OK;
+  if (rv == CKR_OK) std::atexit(NoteExit);
   if (rv != CKR_CRYPTOKI_ALREADY_INITIALIZED) HSM_RETURN_IF_ERROR(FromRv(rv, "C_Initialize"));
   return library;
 }
 
+bool Library::Usable() { return !exiting; }
+
 void Library::Finalize() {
-  if (initialized_here_) functions_->C_Finalize(nullptr);
+  if (initialized_here_ && Usable()) functions_->C_Finalize(nullptr);
   initialized_here_ = false;
 }
 

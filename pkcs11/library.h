@@ -29,6 +29,8 @@ class Library {
   static absl::StatusOr<std::unique_ptr<Library>> Load(const LibraryOptions& options);
 
   const CK_FUNCTION_LIST* operator->() const { return functions_; }
+  // False once exit() has begun: the module's own static objects may be gone, and no call may follow.
+  static bool Usable();
   // C_Finalize, if this object initialised the module; from main only. No calls after.
   void Finalize();
   const std::string& path() const { return path_; }

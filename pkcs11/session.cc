@@ -31,7 +31,7 @@ absl::StatusOr<Session> Session::Open(const Library& library, CK_SLOT_ID slot) {
 
 Session& Session::operator=(Session&& other) noexcept {
   if (this != &other) {
-    if (handle_ != CK_INVALID_HANDLE) (*library_)->C_CloseSession(handle_);
+    Close();
     library_ = other.library_;
     handle_ = std::exchange(other.handle_, CK_INVALID_HANDLE);
     poisoned_ = other.poisoned_;
@@ -39,8 +39,11 @@ Session& Session::operator=(Session&& other) noexcept {
   return *this;
 }
 
-Session::~Session() {
-  if (handle_ != CK_INVALID_HANDLE) (*library_)->C_CloseSession(handle_);  // nothing useful to do on failure
+Session::~Session() { Close(); }
+
+void Session::Close() {
+  if (handle_ != CK_INVALID_HANDLE && Library::Usable())
+    (*library_)->C_CloseSession(handle_);  // nothing useful to do on failure
 }
 
 bool Session::Alive() const {

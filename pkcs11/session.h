@@ -69,6 +69,7 @@ class Session {
 
  private:
   Session(const Library* library, CK_SESSION_HANDLE handle) : library_(library), handle_(handle) {}
+  void Close();
   absl::Status Checked(CK_RV rv, const char* function, Input input = Input::kOwn);
 
   const Library* library_;  // outlives this and stays put

@@ -10,8 +10,10 @@
 #include "common/check.h"
 #include "common/error.h"
 #include "common/random.h"
+#include "node/kek_store.h"
 #include "node/key_encoding.h"
 #include "node/pkcs11_token.h"
+#include "node/token_templates.h"
 #include "tests/testing/fake_crypto.h"
 #include "tests/testing/fake_token.h"
 #include "tests/testing/softhsm.h"
@@ -22,14 +24,42 @@ namespace {
 // Two tokens of one domain, made once: SoftHSM takes its time.
 struct Backend {
   std::unique_ptr<Token> first, second;
+  // The blob of an oct key whose value the test knows.
+  std::function<Bytes(const Bytes& value)> seal;
 };
 
 Backend MakeFake() {
   static FakeRsaPool pool;
   auto domain = std::make_shared<FakeDomain>(SystemRandom());
   std::shared_ptr<FakeRsaPool> shared(&pool, [](FakeRsaPool*) {});
+  auto seal = [domain](const Bytes& value) {
+    Bytes plain = {v1::KEY_TYPE_OCT_HSM, v1::CURVE_UNSPECIFIED};
+    plain.insert(plain.end(), value.begin(), value.end());
+    return fake_crypto::Kwp(domain->replication_kek, plain);
+  };
   return {std::make_unique<FakeToken>(domain, SystemRandom(), "one", shared),
-          std::make_unique<FakeToken>(domain, SystemRandom(), "two", shared)};
+          std::make_unique<FakeToken>(domain, SystemRandom(), "two", shared), seal};
+}
+
+// On SoftHSM a known value is imported past the Token and wrapped under the KEK, as no caller can.
+Bytes SealOnSoftHsm(const TokenConfig& config, const Bytes& value) {
+  auto library = LoadModule(config);
+  HSM_CHECK(library.ok());
+  auto info = pkcs11::FindToken(**library, config.label, "");
+  HSM_CHECK(info.ok());
+  auto session = pkcs11::Session::Open(**library, info->slot);
+  HSM_CHECK(session.ok());
+  auto keks = FindKeks(*session);
+  HSM_CHECK(keks.ok() && keks->has_value());
+  KeySpec spec{v1::KEY_TYPE_OCT_HSM, v1::CURVE_UNSPECIFIED, static_cast<uint32_t>(8 * value.size())};
+  ObjectPolicy transit{KeyUse::kTransit, 0};
+  pkcs11::Template attributes = ObjectTemplate(spec, transit).Merge(KindTemplate(spec, transit));
+  auto key = session->CreateObject(attributes.Remove(CKA_COPYABLE).Data(CKA_VALUE, value));
+  HSM_CHECK(key.ok());
+  auto blob =
+      session->Wrap(pkcs11::Mechanism::Plain(CKM_AES_KEY_WRAP_PAD), (**keks)[Kek::kReplication], *key);
+  HSM_CHECK(blob.ok());
+  return *blob;
 }
 
 std::unique_ptr<Token> OpenOrDie(const absl::StatusOr<TokenConfig>& config) {
@@ -43,7 +73,9 @@ Backend MakeSoftHsm() {
   auto domain = MakeSoftHsmDomain("contract-1");
   EXPECT_TRUE(domain.ok()) << domain.status();
   auto joined = JoinSoftHsmDomain(*domain, "contract-2");
-  return {OpenOrDie(domain->config), OpenOrDie(joined)};
+  TokenConfig config = domain->config;
+  return {OpenOrDie(domain->config), OpenOrDie(joined),
+          [config](const Bytes& value) { return SealOnSoftHsm(config, value); }};
 }
 
 class TokenContract : public ::testing::TestWithParam<std::string> {
@@ -332,6 +364,44 @@ TEST_P(TokenContract, KeyWrapIsRfc3394) {
         << "a key that wraps must not leave under the KEK";
     EXPECT_REASON(first().GcmEncrypt(transit, Message(1), {}), REASON_OPERATION_NOT_ALLOWED);
     EXPECT_REASON(first().Cmac(transit, Message(1)), REASON_OPERATION_NOT_ALLOWED);
+  }
+}
+
+// With a key whose value the test knows, every symmetric answer is OpenSSL's.
+TEST_P(TokenContract, SymmetricAnswersAreOpenSsls) {
+  for (size_t bytes : {16u, 24u, 32u}) {
+    const Bytes value = Digest(Hash::kSha256, Message(bytes)),
+                key_bytes(value.begin(), value.begin() + bytes);
+    const KeySpec spec = Oct(static_cast<uint32_t>(8 * bytes));
+    const Bytes blob = backend_->seal(key_bytes);
+    const ObjectPolicy all =
+        May({v1::KEY_OPERATION_ENCRYPT, v1::KEY_OPERATION_DECRYPT, v1::KEY_OPERATION_SIGN});
+    TokenKey key = Ok(second().Unwrap(Kek::kReplication, spec, all, blob));
+    TokenKey wraps = Ok(second().Unwrap(Kek::kReplication, spec, {KeyUse::kKeyWrap, 0}, blob));
+    const Bytes text = Message(64), aad = Message(7), iv = Message(16);
+
+    GcmResult sealed = Ok(second().GcmEncrypt(key, text, aad));
+    EXPECT_EQ(fake_crypto::GcmOpen(key_bytes, sealed.iv, sealed.ciphertext, sealed.tag, aad), text);
+    fake_crypto::Sealed ours = fake_crypto::GcmSeal(key_bytes, ByteView(iv).first(12), text, aad);
+    EXPECT_TRUE(
+        Ok(second().GcmDecrypt(key, ours.ciphertext, ByteView(iv).first(12), ours.tag, aad)).Equals(text));
+    for (bool pad : {false, true}) {
+      EXPECT_EQ(Ok(second().CbcEncrypt(key, text, iv, pad)), fake_crypto::Cbc(key_bytes, iv, text, pad));
+      Bytes cbc = fake_crypto::Cbc(key_bytes, iv, text, pad);
+      EXPECT_TRUE(Ok(second().CbcDecrypt(key, cbc, iv, pad)).Equals(text));
+    }
+    EXPECT_EQ(Ok(second().Cmac(key, text)), fake_crypto::CmacOf(key_bytes, text));
+    EXPECT_EQ(Ok(second().KeyWrap(wraps, text)), fake_crypto::Kw(key_bytes, text));
+    EXPECT_TRUE(Ok(second().KeyUnwrap(wraps, fake_crypto::Kw(key_bytes, text))).Equals(text));
+    for (v1::Algorithm algorithm : {v1::ALGORITHM_HS256, v1::ALGORITHM_HS384, v1::ALGORITHM_HS512}) {
+      auto mac = second().Sign(key, spec, algorithm, text);
+      if (mac.ok()) {
+        EXPECT_EQ(*mac, fake_crypto::HmacOf(HashOf(algorithm), key_bytes, text));
+      }
+    }
+    if (bytes == 32) {
+      EXPECT_EQ(Ok(second().Hmac(key, text)), fake_crypto::HmacOf(Hash::kSha256, key_bytes, text));
+    }
   }
 }
 
