@@ -5,17 +5,17 @@
 
 namespace hsm {
 
-absl::Status Core::CheckReady() const {
+absl::Status NodeCore::CheckReady() const {
   if (ready.load()) return absl::OkStatus();
   return Error(v1::REASON_NOT_ACTIVE, "the partition has no domain in use");
 }
 
-absl::Status Core::CheckFence(const internal::v1::Fence& fence_of_call) {
+absl::Status NodeCore::CheckFence(const internal::v1::Fence& fence_of_call) {
   HSM_RETURN_IF_ERROR(CheckReady());
   return fence.Check(fence_of_call);
 }
 
-absl::StatusOr<std::shared_ptr<KeyIndex>> Core::IndexFor(DataSet data_set, bool loading) {
+absl::StatusOr<std::shared_ptr<KeyIndex>> NodeCore::IndexFor(DataSet data_set, bool loading) {
   DataSet serving = fence.data_set();
   MutexLock lock(mutex_);
   auto found = indexes_.find(data_set);
@@ -24,14 +24,14 @@ absl::StatusOr<std::shared_ptr<KeyIndex>> Core::IndexFor(DataSet data_set, bool 
                                       std::to_string(serving));
 }
 
-std::shared_ptr<KeyIndex> Core::Serving() {
+std::shared_ptr<KeyIndex> NodeCore::Serving() {
   DataSet serving = fence.data_set();
   MutexLock lock(mutex_);
   auto found = indexes_.find(serving);
   return found == indexes_.end() ? nullptr : found->second;
 }
 
-absl::StatusOr<std::shared_ptr<KeyIndex>> Core::OpenIndex(DataSet data_set) {
+absl::StatusOr<std::shared_ptr<KeyIndex>> NodeCore::OpenIndex(DataSet data_set) {
   {
     MutexLock lock(mutex_);
     if (auto found = indexes_.find(data_set); found != indexes_.end()) return found->second;
@@ -41,7 +41,7 @@ absl::StatusOr<std::shared_ptr<KeyIndex>> Core::OpenIndex(DataSet data_set) {
   return indexes_.emplace(data_set, std::move(index)).first->second;  // the first of two loaders wins
 }
 
-void Core::DropIndexesBut(DataSet data_set) {
+void NodeCore::DropIndexesBut(DataSet data_set) {
   std::map<DataSet, std::shared_ptr<KeyIndex>> dropped;
   MutexLock lock(mutex_);
   for (auto each = indexes_.begin(); each != indexes_.end();) {
@@ -51,19 +51,19 @@ void Core::DropIndexesBut(DataSet data_set) {
   }
 }
 
-absl::Status Core::LoadTombstones() {
+absl::Status NodeCore::LoadTombstones() {
   HSM_ASSIGN_OR_RETURN(std::vector<TombstoneRow> rows, blobs.Tombstones());
   for (const TombstoneRow& row : rows) AddTombstone(row.uid, row.incarnation);
   return absl::OkStatus();
 }
 
-uint32_t Core::TombstonedIncarnation(const KeyUid& uid) const {
+uint32_t NodeCore::TombstonedIncarnation(const KeyUid& uid) const {
   MutexLock lock(mutex_);
   auto found = tombstones_.find(uid);
   return found == tombstones_.end() ? 0 : found->second;
 }
 
-void Core::AddTombstone(const KeyUid& uid, uint32_t incarnation) {
+void NodeCore::AddTombstone(const KeyUid& uid, uint32_t incarnation) {
   MutexLock lock(mutex_);
   uint32_t& held = tombstones_[uid];
   held = std::max(held, incarnation);

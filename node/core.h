@@ -16,8 +16,8 @@
 
 namespace hsm {
 
-struct Core {
-  Core(Partition::Options o, Token& t, BlobStore& b, UseAudit& a, Clock& c, Random& r)
+struct NodeCore {
+  NodeCore(Partition::Options o, Token& t, BlobStore& b, UseAudit& a, Clock& c, Random& r)
       : options(std::move(o)),
         token(t),
         blobs(b),

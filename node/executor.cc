@@ -26,7 +26,7 @@ v1::KeyOperation OperationFor(v1::CryptoOperation operation) {
   }
 }
 
-absl::Status CheckKeyUse(const KeyEntry& entry, v1::CryptoOperation operation, int64_t now_seconds) {
+absl::Status CheckKeyUse(const IndexEntry& entry, v1::CryptoOperation operation, int64_t now_seconds) {
   if (entry.state == KeyState::kTombstone) return Error(v1::REASON_TOMBSTONED, "the key was purged");
   if (entry.state != KeyState::kActive) return Error(v1::REASON_KEY_NOT_FOUND, "the key is deleted");
   if (!entry.enabled) return Error(v1::REASON_KEY_DISABLED, "the key is disabled");
@@ -177,7 +177,7 @@ struct Executor::Call {
   absl::Duration end;  // on Clock::Uptime()
   Family family = Family::kNone;
   KeyUid uid;
-  KeyEntryPtr entry;
+  IndexEntryPtr entry;
   std::optional<VersionEntry> version;
 };
 
@@ -260,7 +260,7 @@ absl::Status Executor::RunOnKey(Call& call) {
     }
     return Error(v1::REASON_FENCED, "this partition does not hold the key yet");
   }
-  const KeyEntry& entry = *call.entry;
+  const IndexEntry& entry = *call.entry;
   if (entry.revision < route.revision() || entry.incarnation != route.incarnation()) {
     return Error(v1::REASON_FENCED, "this partition holds another state of the key");
   }
@@ -270,7 +270,7 @@ absl::Status Executor::RunOnKey(Call& call) {
     HSM_ASSIGN_OR_RETURN(wanted, ParseId<KeyVersion>(call.op.version(), "version"));
   }
   const VersionEntry* held = entry.Find(wanted);
-  KeyEntryPtr active;
+  IndexEntryPtr active;
   if (held == nullptr && !entry.attempt.IsZero()) {
     // A STAGED head brings only what is new; older versions are with the ACTIVE one.
     active = call.index->Find(call.uid);
@@ -296,7 +296,7 @@ absl::Status Executor::RunOnKey(Call& call) {
   }
 }
 
-absl::Status Executor::CheckPolicy(Call& call, const KeyEntry& entry) const {
+absl::Status Executor::CheckPolicy(Call& call, const IndexEntry& entry) const {
   v1::CryptoOperation operation = call.op.operation();
   if (!HSM_MUTANT("skip-sealed-policy")) {
     HSM_RETURN_IF_ERROR(CheckKeyUse(entry, operation, absl::ToUnixSeconds(call.now)));

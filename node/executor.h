@@ -13,7 +13,7 @@ namespace hsm {
 
 class Executor {
  public:
-  Executor(Core& core, Prover& prover) : core_(core), prover_(prover) {}
+  Executor(NodeCore& core, NodeProver& prover) : core_(core), prover_(prover) {}
 
   void Execute(const v1::CryptoBatch& batch, v1::CryptoBatchResult* results);
 
@@ -24,7 +24,7 @@ class Executor {
   struct Call;  // one op on its way
   absl::Status Run(Call& call);
   absl::Status RunOnKey(Call& call);
-  absl::Status CheckPolicy(Call& call, const KeyEntry& entry) const;
+  absl::Status CheckPolicy(Call& call, const IndexEntry& entry) const;
   absl::Status Perform(Call& call, const CachedKeyPtr& key);
   absl::Status Sign(Call& call, const CachedKeyPtr& key);
   absl::Status Verify(Call& call, const CachedKeyPtr& key);
@@ -33,8 +33,8 @@ class Executor {
   bool VerifyThisOne(const KeySpec& spec);
   void Audit(const Call& call, absl::Status& status);
 
-  Core& core_;
-  Prover& prover_;
+  NodeCore& core_;
+  NodeProver& prover_;
   std::atomic<uint64_t> total_ops_{0};
   std::atomic<uint32_t> in_flight_{0};
   std::atomic<uint32_t> sample_{0};
@@ -42,7 +42,7 @@ class Executor {
 
 // May a key in this state be used like this now? Azure's rules: a disabled key does nothing; outside nbf..exp
 // it still decrypts, unwraps and verifies. Pure; also for tests.
-absl::Status CheckKeyUse(const KeyEntry& entry, v1::CryptoOperation operation, int64_t now_seconds);
+absl::Status CheckKeyUse(const IndexEntry& entry, v1::CryptoOperation operation, int64_t now_seconds);
 v1::KeyOperation OperationFor(v1::CryptoOperation operation);
 
 }  // namespace hsm

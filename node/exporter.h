@@ -10,7 +10,7 @@ namespace hsm {
 
 class Exporter {
  public:
-  explicit Exporter(Core& core) : core_(core) {}
+  explicit Exporter(NodeCore& core) : core_(core) {}
   absl::StatusOr<rpc::ExportResponse> Export(const rpc::ExportRequest& request);
   absl::StatusOr<rpc::ImportResponse> Import(const rpc::ImportRequest& request);
   absl::StatusOr<rpc::DeriveAeadResponse> DeriveAead(const rpc::DeriveAeadRequest& request);
@@ -21,7 +21,7 @@ class Exporter {
   absl::StatusOr<Bytes> Rewrap(Kek from, Kek to, const KeySpec& spec, ByteView wrapped);
   absl::Status CheckReceipts(const rpc::SignManifestRequest& request);
 
-  Core& core_;
+  NodeCore& core_;
 };
 
 // SHA-256 over, for each key in order, its length (u32, big-endian) and its serialized bytes: what a receipt

@@ -9,7 +9,7 @@ namespace hsm {
 
 class Generator {
  public:
-  explicit Generator(Core& core) : core_(core) {}
+  explicit Generator(NodeCore& core) : core_(core) {}
   absl::StatusOr<rpc::GenerateResponse> Generate(const rpc::GenerateRequest& request);
   // From this node's own newest head: revision + 1, immutable fields kept, purge protection only rises.
   absl::StatusOr<rpc::TransitionResponse> Transition(const rpc::TransitionRequest& request);
@@ -20,7 +20,7 @@ class Generator {
   absl::StatusOr<VersionRecord> MakeVersion(const KeyHead& head, int64_t now);
   absl::Status PairwiseTest(const KeySpec& spec, const GeneratedKey& made) const;
 
-  Core& core_;
+  NodeCore& core_;
 };
 
 }  // namespace hsm

@@ -47,7 +47,7 @@ absl::Status Installer::CheckVersion(const KeyHead& head, const VersionRecord& v
   return Error(v1::REASON_RECORD_CORRUPT, "a version record does not belong to its head");
 }
 
-absl::Status Installer::CheckAgainstHeld(const KeyHead& head, const KeyEntryPtr& held) const {
+absl::Status Installer::CheckAgainstHeld(const KeyHead& head, const IndexEntryPtr& held) const {
   if (held == nullptr || held->incarnation < head.incarnation) return absl::OkStatus();
   if (held->incarnation > head.incarnation || held->revision > head.revision) {
     return Error(v1::REASON_REVISION_CONFLICT, "the partition holds a newer state of this key");
@@ -79,7 +79,7 @@ absl::StatusOr<rpc::InstallResponse> Installer::Install(const rpc::InstallReques
   rpc::InstallResponse response;
   BlobBatch batch;
   batch.PutHead(RowOf(head, attempt, request.records().head()));
-  KeyEntry entry = KeyEntry::From(head, request.records().head(), true);
+  IndexEntry entry = IndexEntry::From(head, request.records().head(), true);
   entry.attempt = attempt;
   std::vector<std::pair<KeyVersion, CachedKeyPtr>> keys;
   for (const internal::v1::SealedRecord& sealed : request.records().versions()) {
@@ -116,7 +116,7 @@ absl::StatusOr<rpc::ActivateResponse> Installer::Activate(const rpc::ActivateReq
     HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
     index->Activate(attempt);
   }
-  KeyEntryPtr held = index->Find(uid);
+  IndexEntryPtr held = index->Find(uid);
   if (held != nullptr && held->state == KeyState::kTombstone) return Tombstoned();
   if (held == nullptr || held->revision < request.revision()) {
     return Error(v1::REASON_NOT_FOUND, "nothing is staged here under this op_id");
@@ -142,7 +142,7 @@ absl::StatusOr<rpc::ProveResponse> Installer::Prove(const rpc::ProveRequest& req
   HSM_ASSIGN_OR_RETURN(KeyVersion version, ParseId<KeyVersion>(request.version(), "version"));
   if (request.nonce().size() < 16) return Error(v1::REASON_INVALID_ARGUMENT, "a proof needs a nonce");
   rpc::ProveResponse response;
-  KeyEntryPtr entry = index->Find(uid);
+  IndexEntryPtr entry = index->Find(uid);
   const VersionEntry* held = entry == nullptr ? nullptr : entry->Find(version);
   if (held == nullptr || entry->state == KeyState::kTombstone) {
     response.set_missing(true);
@@ -175,7 +175,7 @@ absl::StatusOr<rpc::ProveResponse> Installer::Prove(const rpc::ProveRequest& req
   }
   if (core_.fence.data_set() == index->data_set()) {
     core_.cache.Put(uid, version, KeyUse::kPolicy, std::move(key));
-    KeyEntryPtr now = index->Find(uid);  // a tombstone may have come while this proof was made
+    IndexEntryPtr now = index->Find(uid);  // a tombstone may have come while this proof was made
     if (now == nullptr || now->state == KeyState::kTombstone) core_.cache.Forget(uid);
   }
   return response;
@@ -196,14 +196,14 @@ absl::StatusOr<rpc::PutRecordsResponse> Installer::PutRecords(const rpc::PutReco
   }
   BlobBatch batch;
   struct Taken {
-    KeyEntry entry;
+    IndexEntry entry;
     std::vector<VersionEntry> versions;
   };
   std::vector<Taken> taken;
   for (const internal::v1::KeyRecords& records : request.records()) {
     HSM_ASSIGN_OR_RETURN(KeyHead head, core_.sealer->OpenHead(records.head()));
     if (head.data_set != into) return Error(v1::REASON_FENCED, "a record of another data set");
-    Taken one{KeyEntry::From(head, records.head(), true), {}};
+    Taken one{IndexEntry::From(head, records.head(), true), {}};
     if (head.state == KeyState::kTombstone) {
       batch.Tombstone(RowOf(head, {}, records.head()));
       taken.push_back(std::move(one));
@@ -277,7 +277,7 @@ absl::StatusOr<bool> Installer::TakeHead(const rpc::ControlRequest& request) {
     core_.AddTombstone(head.uid, head.incarnation);
     index->Remove(head.uid, head.incarnation);
   }
-  index->PutHead(KeyEntry::From(head, request.head(), true));
+  index->PutHead(IndexEntry::From(head, request.head(), true));
   core_.fence.Noted(request.fence().epoch(), request.sequence());
   return EndUses(index, head.uid);
 }

@@ -11,7 +11,7 @@ namespace hsm {
 
 class Installer {
  public:
-  Installer(Core& core, Prover& prover) : core_(core), prover_(prover) {}
+  Installer(NodeCore& core, NodeProver& prover) : core_(core), prover_(prover) {}
 
   absl::StatusOr<rpc::InstallResponse> Install(const rpc::InstallRequest& request);
   absl::StatusOr<rpc::ActivateResponse> Activate(const rpc::ActivateRequest& request);
@@ -24,12 +24,12 @@ class Installer {
   absl::StatusOr<bool> TakeHead(const rpc::ControlRequest& request);
 
  private:
-  absl::Status CheckAgainstHeld(const KeyHead& head, const KeyEntryPtr& held) const;
+  absl::Status CheckAgainstHeld(const KeyHead& head, const IndexEntryPtr& held) const;
   absl::Status CheckVersion(const KeyHead& head, const VersionRecord& version) const;
   bool EndUses(const std::shared_ptr<KeyIndex>& index, const KeyUid& uid);
 
-  Core& core_;
-  Prover& prover_;
+  NodeCore& core_;
+  NodeProver& prover_;
 };
 
 }  // namespace hsm

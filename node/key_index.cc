@@ -9,7 +9,7 @@
 namespace hsm {
 namespace {
 
-bool Newer(const KeyEntry& a, const KeyEntry& b) {
+bool Newer(const IndexEntry& a, const IndexEntry& b) {
   return a.incarnation > b.incarnation || (a.incarnation == b.incarnation && a.revision > b.revision);
 }
 
@@ -27,8 +27,8 @@ void Merge(std::vector<VersionEntry>& into, const VersionEntry& entry) {
 
 }  // namespace
 
-KeyEntry KeyEntry::From(const KeyHead& head, const internal::v1::SealedRecord& sealed, bool checked) {
-  KeyEntry entry;
+IndexEntry IndexEntry::From(const KeyHead& head, const internal::v1::SealedRecord& sealed, bool checked) {
+  IndexEntry entry;
   entry.uid = head.uid;
   entry.incarnation = head.incarnation;
   entry.revision = head.revision;
@@ -46,7 +46,7 @@ KeyEntry KeyEntry::From(const KeyHead& head, const internal::v1::SealedRecord& s
   return entry;
 }
 
-const VersionEntry* KeyEntry::Find(const KeyVersion& version) const {
+const VersionEntry* IndexEntry::Find(const KeyVersion& version) const {
   for (auto held = versions.rbegin(); held != versions.rend(); ++held) {  // the latest is asked for most
     if (held->version == version) return &*held;
   }
@@ -55,10 +55,10 @@ const VersionEntry* KeyEntry::Find(const KeyVersion& version) const {
 
 absl::StatusOr<std::shared_ptr<KeyIndex>> KeyIndex::Load(BlobStore& blobs, DataSet data_set) {
   auto index = std::make_shared<KeyIndex>(data_set);
-  std::map<std::pair<KeyUid, AttemptId>, KeyEntry> staged;
+  std::map<std::pair<KeyUid, AttemptId>, IndexEntry> staged;
   HSM_RETURN_IF_ERROR(blobs.ForEachHead(data_set, [&](const HeadRow& row) -> absl::Status {
     HSM_ASSIGN_OR_RETURN(KeyHead head, DecodeHead(row.sealed));
-    KeyEntry entry = KeyEntry::From(head, row.sealed, false);
+    IndexEntry entry = IndexEntry::From(head, row.sealed, false);
     entry.attempt = row.attempt;
     if (row.attempt.IsZero()) {
       index->PutHead(std::move(entry));
@@ -80,14 +80,14 @@ absl::StatusOr<std::shared_ptr<KeyIndex>> KeyIndex::Load(BlobStore& blobs, DataS
   return index;
 }
 
-KeyEntryPtr KeyIndex::Find(const KeyUid& uid) const {
+IndexEntryPtr KeyIndex::Find(const KeyUid& uid) const {
   const Shard& shard = shards_[BucketOf(uid)];
   MutexLock lock(shard.mutex);
   auto found = shard.active.find(uid);
   return found == shard.active.end() ? nullptr : found->second;
 }
 
-KeyEntryPtr KeyIndex::FindStaged(const KeyUid& uid, Revision revision) const {
+IndexEntryPtr KeyIndex::FindStaged(const KeyUid& uid, Revision revision) const {
   const Shard& shard = shards_[BucketOf(uid)];
   MutexLock lock(shard.mutex);
   auto [first, last] = shard.staged.equal_range(uid);
@@ -97,11 +97,11 @@ KeyEntryPtr KeyIndex::FindStaged(const KeyUid& uid, Revision revision) const {
   return nullptr;
 }
 
-KeyEntryPtr KeyIndex::Begin(const KeyUid& uid, Revision revision, std::optional<Use>& use) {
+IndexEntryPtr KeyIndex::Begin(const KeyUid& uid, Revision revision, std::optional<Use>& use) {
   uint32_t bucket = BucketOf(uid);
   Shard& shard = shards_[bucket];
   MutexLock lock(shard.mutex);
-  KeyEntryPtr entry;
+  IndexEntryPtr entry;
   if (auto found = shard.active.find(uid); found != shard.active.end()) entry = found->second;
   if (entry == nullptr || entry->revision < revision) {
     auto [first, last] = shard.staged.equal_range(uid);
@@ -136,7 +136,7 @@ void KeyIndex::End(uint32_t bucket, uint64_t id) {
   if (shard.waiting > 0) shard.changed.NotifyAll();
 }
 
-void KeyIndex::Count(const KeyEntry& entry, int64_t sign) {
+void KeyIndex::Count(const IndexEntry& entry, int64_t sign) {
   if (!entry.attempt.IsZero()) return;
   int64_t proved = 0;
   for (const VersionEntry& version : entry.versions) proved += version.proved;
@@ -145,20 +145,20 @@ void KeyIndex::Count(const KeyEntry& entry, int64_t sign) {
 }
 
 // Puts `entry` in the place of what is there, whatever it is.
-void KeyIndex::Replace(Shard& shard, KeyEntry entry) {
-  KeyEntryPtr& place = shard.active[entry.uid];
+void KeyIndex::Replace(Shard& shard, IndexEntry entry) {
+  IndexEntryPtr& place = shard.active[entry.uid];
   if (place != nullptr) Count(*place, -1);
   Count(entry, 1);
-  place = std::make_shared<const KeyEntry>(std::move(entry));
+  place = std::make_shared<const IndexEntry>(std::move(entry));
   shard.generation.fetch_add(1);
 }
 
-bool KeyIndex::PutHead(KeyEntry entry) {
+bool KeyIndex::PutHead(IndexEntry entry) {
   Shard& shard = shards_[BucketOf(entry.uid)];
   MutexLock lock(shard.mutex);
   auto found = shard.active.find(entry.uid);
   if (found != shard.active.end()) {
-    const KeyEntry& held = *found->second;
+    const IndexEntry& held = *found->second;
     if (!Newer(entry, held)) return false;
     if (held.incarnation == entry.incarnation && entry.state != KeyState::kTombstone) {
       for (const VersionEntry& version : held.versions) Merge(entry.versions, version);
@@ -178,12 +178,12 @@ void KeyIndex::PutVersions(const KeyUid& uid, uint32_t incarnation,
       found->second->state == KeyState::kTombstone) {
     return;
   }
-  KeyEntry entry = *found->second;
+  IndexEntry entry = *found->second;
   for (const VersionEntry& version : versions) Merge(entry.versions, version);
   Replace(shard, std::move(entry));
 }
 
-void KeyIndex::PutStaged(KeyEntry entry) {
+void KeyIndex::PutStaged(IndexEntry entry) {
   {
     MutexLock lock(attempts_mutex_);
     attempts_.emplace(entry.attempt, entry.uid);
@@ -193,12 +193,12 @@ void KeyIndex::PutStaged(KeyEntry entry) {
   auto [first, last] = shard.staged.equal_range(entry.uid);
   for (; first != last; ++first) {
     if (first->second->attempt == entry.attempt) {
-      first->second = std::make_shared<const KeyEntry>(std::move(entry));
+      first->second = std::make_shared<const IndexEntry>(std::move(entry));
       return;
     }
   }
   KeyUid uid = entry.uid;
-  shard.staged.emplace(uid, std::make_shared<const KeyEntry>(std::move(entry)));
+  shard.staged.emplace(uid, std::make_shared<const IndexEntry>(std::move(entry)));
 }
 
 std::vector<KeyUid> KeyIndex::TakeAttempt(const AttemptId& attempt) {
@@ -213,7 +213,7 @@ std::vector<KeyUid> KeyIndex::TakeAttempt(const AttemptId& attempt) {
 void KeyIndex::Activate(const AttemptId& attempt) {
   for (const KeyUid& uid : TakeAttempt(attempt)) {
     Shard& shard = shards_[BucketOf(uid)];
-    KeyEntryPtr staged;
+    IndexEntryPtr staged;
     {
       MutexLock lock(shard.mutex);
       auto [first, last] = shard.staged.equal_range(uid);
@@ -222,7 +222,7 @@ void KeyIndex::Activate(const AttemptId& attempt) {
       }
     }
     if (staged == nullptr) continue;
-    KeyEntry entry = *staged;
+    IndexEntry entry = *staged;
     entry.attempt = {};
     // A newer head may have come first; the versions are wanted all the same. The STAGED entry goes last, so
     // that at every moment one of the two is there.
@@ -257,10 +257,10 @@ void KeyIndex::Remove(const KeyUid& uid, uint32_t incarnation_max) {
 void KeyIndex::SetProved(const KeyUid& uid, const KeyVersion& version, bool proved) {
   Shard& shard = shards_[BucketOf(uid)];
   MutexLock lock(shard.mutex);
-  auto change = [&](const KeyEntry& held) -> std::optional<KeyEntry> {
+  auto change = [&](const IndexEntry& held) -> std::optional<IndexEntry> {
     const VersionEntry* found = held.Find(version);
     if (found == nullptr || found->proved == proved) return std::nullopt;
-    KeyEntry entry = held;
+    IndexEntry entry = held;
     for (VersionEntry& each : entry.versions) {
       if (each.version == version) each.proved = proved;
     }
@@ -270,24 +270,24 @@ void KeyIndex::SetProved(const KeyUid& uid, const KeyVersion& version, bool prov
     if (auto entry = change(*found->second)) {
       Count(*found->second, -1);
       Count(*entry, 1);
-      found->second = std::make_shared<const KeyEntry>(*std::move(entry));  // no part of the digest
+      found->second = std::make_shared<const IndexEntry>(*std::move(entry));  // no part of the digest
     }
   }
   auto [first, last] = shard.staged.equal_range(uid);
   for (; first != last; ++first) {
     if (auto entry = change(*first->second))
-      first->second = std::make_shared<const KeyEntry>(*std::move(entry));
+      first->second = std::make_shared<const IndexEntry>(*std::move(entry));
   }
 }
 
-void KeyIndex::SetChecked(const KeyEntryPtr& entry) {
+void KeyIndex::SetChecked(const IndexEntryPtr& entry) {
   Shard& shard = shards_[BucketOf(entry->uid)];
   MutexLock lock(shard.mutex);
-  auto mark = [&](KeyEntryPtr& place) {
+  auto mark = [&](IndexEntryPtr& place) {
     if (place != entry) return;
-    KeyEntry checked = *entry;
+    IndexEntry checked = *entry;
     checked.checked = true;
-    place = std::make_shared<const KeyEntry>(std::move(checked));
+    place = std::make_shared<const IndexEntry>(std::move(checked));
   };
   if (auto found = shard.active.find(entry->uid); found != shard.active.end()) mark(found->second);
   auto [first, last] = shard.staged.equal_range(entry->uid);
@@ -323,11 +323,11 @@ bool KeyIndex::WaitAllUnused(Clock& clock, absl::Duration timeout) {
   return all;
 }
 
-std::vector<KeyEntryPtr> KeyIndex::Page(uint32_t bucket, const std::optional<KeyUid>& after, size_t limit,
-                                        bool& more) const {
+std::vector<IndexEntryPtr> KeyIndex::Page(uint32_t bucket, const std::optional<KeyUid>& after, size_t limit,
+                                          bool& more) const {
   const Shard& shard = shards_[bucket % shards_.size()];
   MutexLock lock(shard.mutex);
-  std::vector<KeyEntryPtr> out;
+  std::vector<IndexEntryPtr> out;
   auto active = after ? shard.active.upper_bound(*after) : shard.active.begin();
   auto staged = after ? shard.staged.upper_bound(*after) : shard.staged.begin();
   more = false;

@@ -25,7 +25,7 @@ struct VersionEntry {
   bool proved = false;
 };
 // A snapshot of one key; never changed, only replaced.
-struct KeyEntry {
+struct IndexEntry {
   KeyUid uid;
   AttemptId attempt;  // zero = ACTIVE
   uint32_t incarnation = 1;
@@ -42,10 +42,10 @@ struct KeyEntry {
   std::array<uint8_t, 32> head_mac{};
   std::vector<VersionEntry> versions;  // of this attempt, or all ACTIVE ones; by ordinal
 
-  static KeyEntry From(const KeyHead& head, const internal::v1::SealedRecord& sealed, bool checked);
+  static IndexEntry From(const KeyHead& head, const internal::v1::SealedRecord& sealed, bool checked);
   const VersionEntry* Find(const KeyVersion& version) const;
 };
-using KeyEntryPtr = std::shared_ptr<const KeyEntry>;
+using IndexEntryPtr = std::shared_ptr<const IndexEntry>;
 
 class KeyIndex {
  public:
@@ -54,8 +54,8 @@ class KeyIndex {
   static absl::StatusOr<std::shared_ptr<KeyIndex>> Load(BlobStore& blobs, DataSet data_set);
   DataSet data_set() const { return data_set_; }
 
-  KeyEntryPtr Find(const KeyUid& uid) const;                           // ACTIVE
-  KeyEntryPtr FindStaged(const KeyUid& uid, Revision revision) const;  // STAGED with just this revision
+  IndexEntryPtr Find(const KeyUid& uid) const;                           // ACTIVE
+  IndexEntryPtr FindStaged(const KeyUid& uid, Revision revision) const;  // STAGED with just this revision
 
   // A use of one key, from before its entry is read until its result is released.
   class Use {
@@ -74,26 +74,26 @@ class KeyIndex {
   };
   // The ACTIVE entry, or the STAGED one if that alone has `revision`: the coordinator names it after it has
   // committed. Null if there is none; then `use` stays empty.
-  KeyEntryPtr Begin(const KeyUid& uid, Revision revision, std::optional<Use>& use);
+  IndexEntryPtr Begin(const KeyUid& uid, Revision revision, std::optional<Use>& use);
 
   // Same rules as the blob store's: an ACTIVE entry gives way only to a higher incarnation or revision;
   // versions it has are kept. Returns whether the head was taken.
-  bool PutHead(KeyEntry entry);
+  bool PutHead(IndexEntry entry);
   void PutVersions(const KeyUid& uid, uint32_t incarnation, const std::vector<VersionEntry>& versions);
-  void PutStaged(KeyEntry entry);
+  void PutStaged(IndexEntry entry);
   void Activate(const AttemptId& attempt);
   void Discard(const AttemptId& attempt);
   void Remove(const KeyUid& uid, uint32_t incarnation_max);  // ACTIVE and STAGED
   void SetProved(const KeyUid& uid, const KeyVersion& version, bool proved);
-  void SetChecked(const KeyEntryPtr& entry);  // if it is still the one
+  void SetChecked(const IndexEntryPtr& entry);  // if it is still the one
 
   // Until every use begun before the call has ended; false when `timeout` passed first.
   bool WaitUnused(const KeyUid& uid, Clock& clock, absl::Duration timeout);
   bool WaitAllUnused(Clock& clock, absl::Duration timeout);
 
   // In uid order from the first uid greater than `after`; ACTIVE and STAGED of a bucket.
-  std::vector<KeyEntryPtr> Page(uint32_t bucket, const std::optional<KeyUid>& after, size_t limit,
-                                bool& more) const;
+  std::vector<IndexEntryPtr> Page(uint32_t bucket, const std::optional<KeyUid>& after, size_t limit,
+                                  bool& more) const;
   std::vector<Bytes> BucketDigests() const;
   Bytes Digest() const;
   uint64_t keys() const { return versions_; }  // ACTIVE versions
@@ -107,16 +107,16 @@ class KeyIndex {
   struct Shard {
     mutable Mutex mutex;
     CondVar changed;
-    std::map<KeyUid, KeyEntryPtr> active HSM_GUARDED_BY(mutex);
-    std::multimap<KeyUid, KeyEntryPtr> staged HSM_GUARDED_BY(mutex);
+    std::map<KeyUid, IndexEntryPtr> active HSM_GUARDED_BY(mutex);
+    std::multimap<KeyUid, IndexEntryPtr> staged HSM_GUARDED_BY(mutex);
     std::vector<InUse> in_use HSM_GUARDED_BY(mutex);
     uint64_t next_use HSM_GUARDED_BY(mutex) = 1;
     uint32_t waiting HSM_GUARDED_BY(mutex) = 0;
     std::atomic<uint64_t> generation{1};  // grows under `mutex` with each change the digest covers
   };
   void End(uint32_t bucket, uint64_t id);
-  void Replace(Shard& shard, KeyEntry entry) HSM_REQUIRES(shard.mutex);
-  void Count(const KeyEntry& entry, int64_t sign);
+  void Replace(Shard& shard, IndexEntry entry) HSM_REQUIRES(shard.mutex);
+  void Count(const IndexEntry& entry, int64_t sign);
   std::vector<KeyUid> TakeAttempt(const AttemptId& attempt);
   Bytes ShardDigest(const Shard& shard, uint64_t& generation) const;
   bool WaitShard(Shard& shard, const std::function<bool(const InUse&)>& matters, Clock& clock,

@@ -30,8 +30,8 @@ struct Partition::Parts {
   absl::Status Load(const rpc::DomainBundle& bundle);
   absl::StatusOr<rpc::ControlResponse> Control(const rpc::ControlRequest& request);
 
-  Core core;
-  Prover prover;
+  NodeCore core;
+  NodeProver prover;
   Installer installer;
   Generator generator;
   Exporter exporter;
@@ -176,7 +176,7 @@ absl::StatusOr<rpc::ListBucketResponse> Partition::ListBucket(const rpc::ListBuc
       std::min<size_t>(request.limit() == 0 ? limits::kPageSizeMax : request.limit(), limits::kPageSizeMax);
   rpc::ListBucketResponse response;
   bool more = false;
-  for (const KeyEntryPtr& entry : index->Page(request.bucket(), after, limit, more)) {
+  for (const IndexEntryPtr& entry : index->Page(request.bucket(), after, limit, more)) {
     rpc::HeldKey* key = response.add_keys();
     key->set_uid(entry->uid.Raw());
     key->set_incarnation(entry->incarnation);
@@ -229,7 +229,7 @@ void Partition::Crypto(const v1::CryptoBatch& batch, v1::CryptoBatchResult* resu
 }
 
 rpc::HeartbeatRequest Partition::StatusForHeartbeat() {
-  Core& core = parts_->core;
+  NodeCore& core = parts_->core;
   rpc::HeartbeatRequest status;
   status.set_node(core.options.node);
   status.set_incarnation(parts_->incarnation);

@@ -63,8 +63,8 @@ absl::Status ProofFailed() {
 
 }  // namespace
 
-absl::StatusOr<CachedKeyPtr> Prover::Unwrap(const VersionRecord& record, KeyUse use,
-                                            OperationSet operations) const {
+absl::StatusOr<CachedKeyPtr> NodeProver::Unwrap(const VersionRecord& record, KeyUse use,
+                                                OperationSet operations) const {
   if (record.kek_generation != core_.sealer->generation()) {
     return Error(v1::REASON_OTHER_DOMAIN, "a key is wrapped under another generation of the KEK");
   }
@@ -82,7 +82,7 @@ absl::StatusOr<CachedKeyPtr> Prover::Unwrap(const VersionRecord& record, KeyUse 
   return key;
 }
 
-absl::StatusOr<Bytes> Prover::Answer(const CachedKey& key, ByteView message, bool& different) const {
+absl::StatusOr<Bytes> NodeProver::Answer(const CachedKey& key, ByteView message, bool& different) const {
   different = false;
   switch (MethodFor(key.spec, key.operations)) {
     case Method::kMac:
@@ -107,8 +107,8 @@ absl::StatusOr<Bytes> Prover::Answer(const CachedKey& key, ByteView message, boo
   return Error(v1::REASON_INTERNAL, "no way to prove this key");
 }
 
-absl::StatusOr<internal::v1::Proof> Prover::Prove(const VersionRecord& record, OperationSet operations,
-                                                  CachedKeyPtr key, ByteView nonce) const {
+absl::StatusOr<internal::v1::Proof> NodeProver::Prove(const VersionRecord& record, OperationSet operations,
+                                                      CachedKeyPtr key, ByteView nonce) const {
   if (key == nullptr || !Suffices(record.spec, key->operations)) {
     OperationSet own = Suffices(record.spec, operations) ? operations : kSign;
     HSM_ASSIGN_OR_RETURN(key, Unwrap(record, KeyUse::kPolicy, own));
@@ -135,7 +135,7 @@ absl::StatusOr<internal::v1::Proof> Prover::Prove(const VersionRecord& record, O
   return proof;
 }
 
-absl::StatusOr<std::string> Prover::CheckValue(const VersionRecord& record, const CachedKey& key) const {
+absl::StatusOr<std::string> NodeProver::CheckValue(const VersionRecord& record, const CachedKey& key) const {
   if (record.spec.type != v1::KEY_TYPE_OCT_HSM) return std::string();
   bool different = false;
   HSM_ASSIGN_OR_RETURN(Bytes answer,
@@ -144,11 +144,11 @@ absl::StatusOr<std::string> Prover::CheckValue(const VersionRecord& record, cons
   return ToString(answer);
 }
 
-absl::Status Prover::CheckHead(const std::shared_ptr<KeyIndex>& index, const KeyEntryPtr& entry) const {
+absl::Status NodeProver::CheckHead(const std::shared_ptr<KeyIndex>& index, const IndexEntryPtr& entry) const {
   if (entry->checked) return absl::OkStatus();
   HSM_ASSIGN_OR_RETURN(HeadRow row, core_.blobs.ReadHead(index->data_set(), entry->uid, entry->attempt));
   HSM_ASSIGN_OR_RETURN(KeyHead head, core_.sealer->OpenHead(row.sealed));
-  KeyEntry opened = KeyEntry::From(head, row.sealed, true);
+  IndexEntry opened = IndexEntry::From(head, row.sealed, true);
   bool same =
       opened.uid == entry->uid && opened.head_mac == entry->head_mac && head.data_set == index->data_set();
   if (!same) return Error(v1::REASON_FENCED, "the key changed meanwhile");
@@ -156,8 +156,9 @@ absl::Status Prover::CheckHead(const std::shared_ptr<KeyIndex>& index, const Key
   return absl::OkStatus();
 }
 
-absl::StatusOr<CachedKeyPtr> Prover::Load(const std::shared_ptr<KeyIndex>& index, const KeyEntryPtr& entry,
-                                          const VersionEntry& version, KeyUse use) const {
+absl::StatusOr<CachedKeyPtr> NodeProver::Load(const std::shared_ptr<KeyIndex>& index,
+                                              const IndexEntryPtr& entry, const VersionEntry& version,
+                                              KeyUse use) const {
   CachedKeyPtr key = core_.cache.Find(entry->uid, version.version, use);
   bool fits = key != nullptr && key->incarnation == entry->incarnation && entry->checked &&
               (use != KeyUse::kPolicy || key->operations == entry->operations);
@@ -166,9 +167,9 @@ absl::StatusOr<CachedKeyPtr> Prover::Load(const std::shared_ptr<KeyIndex>& index
   return LoadCold(index, entry, version, use);
 }
 
-absl::StatusOr<CachedKeyPtr> Prover::LoadCold(const std::shared_ptr<KeyIndex>& index,
-                                              const KeyEntryPtr& entry, const VersionEntry& version,
-                                              KeyUse use) const {
+absl::StatusOr<CachedKeyPtr> NodeProver::LoadCold(const std::shared_ptr<KeyIndex>& index,
+                                                  const IndexEntryPtr& entry, const VersionEntry& version,
+                                                  KeyUse use) const {
   // A key for A*KW has no use by which it could be checked: its twin is checked in its place.
   if (use == KeyUse::kKeyWrap) {
     absl::StatusOr<CachedKeyPtr> twin = Load(index, entry, version, KeyUse::kPolicy);
@@ -196,8 +197,8 @@ absl::StatusOr<CachedKeyPtr> Prover::LoadCold(const std::shared_ptr<KeyIndex>& i
   return core_.cache.Put(entry->uid, version.version, use, std::move(key));
 }
 
-absl::Status Prover::SelfCheck(const std::shared_ptr<KeyIndex>& index, const KeyEntry& entry,
-                               const KeyVersion& version, const CachedKeyPtr& key) const {
+absl::Status NodeProver::SelfCheck(const std::shared_ptr<KeyIndex>& index, const IndexEntry& entry,
+                                   const KeyVersion& version, const CachedKeyPtr& key) const {
   if (key->checked.load()) return absl::OkStatus();
   if (!Suffices(key->spec, key->operations)) {  // only verify or encrypt are left: the public part does those
     key->checked.store(true);
@@ -220,8 +221,8 @@ absl::Status Prover::SelfCheck(const std::shared_ptr<KeyIndex>& index, const Key
   return absl::OkStatus();
 }
 
-absl::Status Prover::Distrust(const std::shared_ptr<KeyIndex>& index, const KeyUid& uid,
-                              const KeyVersion& version) const {
+absl::Status NodeProver::Distrust(const std::shared_ptr<KeyIndex>& index, const KeyUid& uid,
+                                  const KeyVersion& version) const {
   LogError("a key in the token is not the one its record names",
            {{"uid", uid.ToHex()}, {"version", version.ToHex()}});
   index->SetProved(uid, version, false);

@@ -9,9 +9,9 @@
 
 namespace hsm {
 
-class Prover {
+class NodeProver {
  public:
-  explicit Prover(Core& core) : core_(core) {}
+  explicit NodeProver(NodeCore& core) : core_(core) {}
 
   // Unwraps a record whose MAC has been checked. The public part comes along.
   absl::StatusOr<CachedKeyPtr> Unwrap(const VersionRecord& record, KeyUse use, OperationSet operations) const;
@@ -28,23 +28,23 @@ class Prover {
   // The key of one held version, from the cache or unwrapped from the blob store: MACs of head and version
   // checked, the check value compared, or for asymmetric keys left to the caller while !checked
   // (PROOF_FAILED, RECORD_CORRUPT ...).
-  absl::StatusOr<CachedKeyPtr> Load(const std::shared_ptr<KeyIndex>& index, const KeyEntryPtr& entry,
+  absl::StatusOr<CachedKeyPtr> Load(const std::shared_ptr<KeyIndex>& index, const IndexEntryPtr& entry,
                                     const VersionEntry& version, KeyUse use) const;
   // Signs or decrypts something of its own and compares; sets `checked`. PROOF_FAILED: the version is
   // unproved from now on.
-  absl::Status SelfCheck(const std::shared_ptr<KeyIndex>& index, const KeyEntry& entry,
+  absl::Status SelfCheck(const std::shared_ptr<KeyIndex>& index, const IndexEntry& entry,
                          const KeyVersion& version, const CachedKeyPtr& key) const;
   // Durably takes back what a wrong key had been believed to be.
   absl::Status Distrust(const std::shared_ptr<KeyIndex>& index, const KeyUid& uid,
                         const KeyVersion& version) const;
 
  private:
-  absl::StatusOr<CachedKeyPtr> LoadCold(const std::shared_ptr<KeyIndex>& index, const KeyEntryPtr& entry,
+  absl::StatusOr<CachedKeyPtr> LoadCold(const std::shared_ptr<KeyIndex>& index, const IndexEntryPtr& entry,
                                         const VersionEntry& version, KeyUse use) const;
-  absl::Status CheckHead(const std::shared_ptr<KeyIndex>& index, const KeyEntryPtr& entry) const;
+  absl::Status CheckHead(const std::shared_ptr<KeyIndex>& index, const IndexEntryPtr& entry) const;
   absl::StatusOr<Bytes> Answer(const CachedKey& key, ByteView message, bool& different) const;
 
-  Core& core_;
+  NodeCore& core_;
 };
 
 }  // namespace hsm

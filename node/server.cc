@@ -1,0 +1,127 @@
+#include "node/server.h"
+
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/resource_quota.h>
+
+#include <chrono>
+
+#include "common/error.h"
+#include "common/limits.h"
+#include "common/log.h"
+#include "common/rpc_status.h"
+#include "common/status_macros.h"
+#include "common/tls.h"
+#include "hsm/internal/v1/control.grpc.pb.h"
+#include "node/partition_handlers.h"
+
+namespace hsm {
+namespace {
+constexpr auto kAskTimeout = std::chrono::milliseconds(900);  // less than the heartbeat's pace
+constexpr auto kStopTimeout = std::chrono::seconds(2);
+}  // namespace
+
+struct NodeServer::Rpc {
+  std::unique_ptr<grpc::Service> service;
+  std::unique_ptr<grpc::Server> server;
+  struct Coordinator {
+    std::string address;
+    std::unique_ptr<rpc::MembershipService::Stub> stub;
+  };
+  std::vector<Coordinator> coordinators;
+  size_t leader = 0;    // who granted last
+  bool silent = false;  // already logged that nobody grants
+};
+
+NodeServer::NodeServer(Lifecycle& life) : life_(life), rpc_(std::make_unique<Rpc>()) {}
+
+absl::StatusOr<std::unique_ptr<NodeServer>> NodeServer::Start(Lifecycle& life) {
+  const NodeConfig& config = life.config();
+  std::unique_ptr<NodeServer> self(new NodeServer(life));
+  HSM_ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(config.tls));
+  HSM_ASSIGN_OR_RETURN(auto outgoing, MakeChannelCredentials(config.tls));
+  self->rpc_->service = MakePartitionService(life, config.limits.workers);
+  grpc::ServerBuilder builder;
+  SetServerArguments(builder);
+  grpc::ResourceQuota quota("node");
+  // A stream keeps its thread; the rest is for unary calls and polling.
+  quota.SetMaxThreads(static_cast<int>(config.limits.workers + config.limits.queue_max + 8));
+  builder.SetResourceQuota(quota);
+  builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
+  builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::MAX_POLLERS, 2);
+  int port = 0;
+  builder.AddListeningPort(config.listen, credentials, &port);
+  builder.RegisterService(self->rpc_->service.get());
+  self->rpc_->server = builder.BuildAndStart();
+  if (self->rpc_->server == nullptr || port == 0) {
+    return Error(v1::REASON_CONFIG_INVALID, "cannot listen on " + config.listen);
+  }
+  for (const std::string& address : config.coordinators) {
+    self->rpc_->coordinators.push_back(
+        {address, rpc::MembershipService::NewStub(MakeChannel(address, outgoing, "", false))});
+  }
+  NodeServer* server = self.get();
+  self->heartbeat_ = Thread("heartbeat", [server] { server->HeartbeatLoop(); });
+  return self;
+}
+
+NodeServer::~NodeServer() { Stop(); }
+
+void NodeServer::Stop() {
+  {
+    MutexLock lock(mutex_);
+    stop_ = true;
+    changed_.NotifyAll();
+  }
+  heartbeat_.Join();
+  if (rpc_->server != nullptr) {
+    rpc_->server->Shutdown(std::chrono::system_clock::now() + kStopTimeout);
+    rpc_->server->Wait();
+    rpc_->server.reset();
+  }
+}
+
+void NodeServer::HeartbeatLoop() {
+  while (true) {
+    bool granted = false;
+    for (size_t i = 0; i < rpc_->coordinators.size() && !granted; ++i) {
+      size_t asked = (rpc_->leader + i) % rpc_->coordinators.size();
+      granted = Ask(asked);
+      if (granted) rpc_->leader = asked;
+    }
+    MutexLock lock(mutex_);
+    bool stopping = RealClock().Await(
+        mutex_, changed_, [this]() HSM_NO_ANALYSIS { return stop_; },
+        absl::Milliseconds(limits::kHeartbeatMs));
+    if (stopping) return;
+  }
+}
+
+bool NodeServer::Ask(size_t index) {
+  Rpc::Coordinator& coordinator = rpc_->coordinators[index];
+  std::shared_ptr<Partition> partition = life_.partition();
+  rpc::HeartbeatRequest request = life_.Status();
+  rpc::HeartbeatResponse response;
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + kAskTimeout);
+  absl::Duration asked_at = RealClock().Uptime();
+  grpc::Status answer = coordinator.stub->Heartbeat(&context, request, &response);
+  if (!answer.ok()) {
+    if (!rpc_->silent) {
+      LogWarning("no answer from a coordinator",
+                 {{"address", coordinator.address}, {"error", FromGrpc(answer, context)}});
+    }
+    rpc_->silent = true;
+    return false;
+  }
+  // The server's name was checked by TLS; that it is a coordinator at all, its certificate must say.
+  auto auth = context.auth_context();
+  if (auth == nullptr || !PeerName(PeerUris(*auth), "coordinator")) {
+    LogError("the peer is no coordinator: its answer is ignored", {{"address", coordinator.address}});
+    return false;
+  }
+  rpc_->silent = false;
+  if (partition != nullptr) partition->OnHeartbeat(response, asked_at);
+  return response.lease_granted() || rpc_->coordinators.size() == 1;
+}
+
+}  // namespace hsm
