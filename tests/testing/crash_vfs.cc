@@ -6,12 +6,12 @@
 #include <atomic>
 #include <cstring>
 #include <map>
+#include <mutex>
 #include <set>
 #include <utility>
 #include <vector>
 
 #include "common/check.h"
-#include "common/mutex.h"
 #include "tests/testing/crash_platter.h"
 
 namespace hsm::testing {
@@ -26,6 +26,7 @@ struct Live {
   uint64_t id = 0;
   std::string bytes;
   bool logged = true;  // not for SQLite's own temporary files
+  bool gone = false;   // with the process that had it open
   std::set<Handle*> handles;
   std::vector<std::unique_ptr<char[]>> shared_memory;
 };
@@ -44,29 +45,30 @@ struct Handle {
 struct CrashVfs::Impl {
   sqlite3_vfs vfs{};
   sqlite3_vfs* system = nullptr;
-  Mutex mutex;
-  std::map<std::string, std::shared_ptr<Live>> files HSM_GUARDED_BY(mutex);
-  uint64_t next_id HSM_GUARDED_BY(mutex) = 1;
-  Image start HSM_GUARDED_BY(mutex);
-  std::map<std::string, uint64_t> start_ids HSM_GUARDED_BY(mutex);
-  std::vector<DiskChange> log HSM_GUARDED_BY(mutex);
-  CrashPlatter platter HSM_GUARDED_BY(mutex);
-  size_t played HSM_GUARDED_BY(mutex) = 0;
-  size_t fail_sync HSM_GUARDED_BY(mutex) = 0, fail_write HSM_GUARDED_BY(mutex) = 0;
-  uint64_t capacity HSM_GUARDED_BY(mutex) = 0;
-  bool off HSM_GUARDED_BY(mutex) = false;
+  // Not hsm::Mutex, whose release lets other simulated threads run: inside a SQLite call none of them may.
+  std::mutex mutex;
+  std::map<std::string, std::shared_ptr<Live>> files;
+  uint64_t next_id = 1;
+  Image start;
+  std::map<std::string, uint64_t> start_ids;
+  std::vector<DiskChange> log;
+  CrashPlatter platter;
+  size_t played = 0;
+  size_t fail_sync = 0, fail_write = 0;
+  uint64_t capacity = 0;
+  bool off = false;
 
-  void Record(const Live& file, DiskChange change) HSM_REQUIRES(mutex) {
+  void Record(const Live& file, DiskChange change) {
     if (!file.logged) return;
     change.file = file.id;
     log.push_back(std::move(change));
   }
-  uint64_t BytesInUse() HSM_REQUIRES(mutex) {
+  uint64_t BytesInUse() {
     uint64_t bytes = 0;
     for (const auto& [name, file] : files) bytes += file->bytes.size();
     return bytes;
   }
-  void StartOver() HSM_REQUIRES(mutex) {
+  void StartOver() {
     log.clear();
     played = 0;
     platter.Start(start, start_ids);
@@ -81,7 +83,7 @@ Handle& HandleOf(sqlite3_file* file) { return *reinterpret_cast<Handle*>(file); 
 int Close(sqlite3_file* file) {
   Handle& handle = HandleOf(file);
   {
-    MutexLock lock(handle.disk->mutex);
+    std::lock_guard lock(handle.disk->mutex);
     handle.file->handles.erase(&handle);
   }
   handle.~Handle();
@@ -90,7 +92,7 @@ int Close(sqlite3_file* file) {
 
 int Read(sqlite3_file* file, void* out, int length, sqlite3_int64 offset) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   const std::string& bytes = handle.file->bytes;
   size_t from = std::min(bytes.size(), static_cast<size_t>(offset));
   size_t have = std::min(bytes.size() - from, static_cast<size_t>(length));
@@ -102,8 +104,9 @@ int Read(sqlite3_file* file, void* out, int length, sqlite3_int64 offset) {
 int Write(sqlite3_file* file, const void* data, int length, sqlite3_int64 offset) {
   Handle& handle = HandleOf(file);
   CrashVfs::Impl& disk = *handle.disk;
-  MutexLock lock(disk.mutex);
-  if (disk.off || (disk.fail_write > 0 && --disk.fail_write == 0)) return SQLITE_IOERR_WRITE;
+  std::lock_guard lock(disk.mutex);
+  if (disk.off || handle.file->gone || (disk.fail_write > 0 && --disk.fail_write == 0))
+    return SQLITE_IOERR_WRITE;
   std::string& bytes = handle.file->bytes;
   uint64_t end = static_cast<uint64_t>(offset) + static_cast<uint64_t>(length);
   if (disk.capacity > 0 && end > bytes.size() && disk.BytesInUse() + end - bytes.size() > disk.capacity) {
@@ -118,8 +121,8 @@ int Write(sqlite3_file* file, const void* data, int length, sqlite3_int64 offset
 
 int Truncate(sqlite3_file* file, sqlite3_int64 size) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
-  if (handle.disk->off) return SQLITE_IOERR_TRUNCATE;
+  std::lock_guard lock(handle.disk->mutex);
+  if (handle.disk->off || handle.file->gone) return SQLITE_IOERR_TRUNCATE;
   handle.file->bytes.resize(static_cast<size_t>(size));
   handle.disk->Record(*handle.file, {DiskChange::Kind::kTruncate, 0, {}, static_cast<uint64_t>(size), {}});
   return SQLITE_OK;
@@ -128,8 +131,8 @@ int Truncate(sqlite3_file* file, sqlite3_int64 size) {
 int Sync(sqlite3_file* file, int) {
   Handle& handle = HandleOf(file);
   CrashVfs::Impl& disk = *handle.disk;
-  MutexLock lock(disk.mutex);
-  if (disk.off) return SQLITE_IOERR_FSYNC;
+  std::lock_guard lock(disk.mutex);
+  if (disk.off || handle.file->gone) return SQLITE_IOERR_FSYNC;
   bool lost = disk.fail_sync > 0 && --disk.fail_sync == 0;
   disk.Record(*handle.file, {lost ? DiskChange::Kind::kLostSync : DiskChange::Kind::kSync});
   return lost ? SQLITE_IOERR_FSYNC : SQLITE_OK;
@@ -137,7 +140,7 @@ int Sync(sqlite3_file* file, int) {
 
 int FileSize(sqlite3_file* file, sqlite3_int64* size) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   *size = static_cast<sqlite3_int64>(handle.file->bytes.size());
   return SQLITE_OK;
 }
@@ -145,7 +148,7 @@ int FileSize(sqlite3_file* file, sqlite3_int64* size) {
 // SQLite's five lock levels, as its documentation of xLock has them.
 int Lock(sqlite3_file* file, int level) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   if (handle.level >= level) return SQLITE_OK;
   int others = SQLITE_LOCK_NONE;
   for (Handle* other : handle.file->handles) {
@@ -163,14 +166,14 @@ int Lock(sqlite3_file* file, int level) {
 
 int Unlock(sqlite3_file* file, int level) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   handle.level = std::min(handle.level, level);
   return SQLITE_OK;
 }
 
 int CheckReservedLock(sqlite3_file* file, int* reserved) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   *reserved = 0;
   for (Handle* other : handle.file->handles) *reserved |= other->level >= SQLITE_LOCK_RESERVED;
   return SQLITE_OK;
@@ -182,7 +185,7 @@ int DeviceCharacteristics(sqlite3_file*) { return SQLITE_IOCAP_POWERSAFE_OVERWRI
 
 int ShmMap(sqlite3_file* file, int region, int bytes, int extend, void volatile** out) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   handle.maps = true;
   auto& regions = handle.file->shared_memory;
   *out = nullptr;
@@ -196,7 +199,7 @@ int ShmMap(sqlite3_file* file, int region, int bytes, int extend, void volatile*
 
 int ShmLock(sqlite3_file* file, int first, int count, int flags) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   unsigned slots = ((1u << count) - 1) << first;
   if (flags & SQLITE_SHM_UNLOCK) {
     handle.shared_slots &= ~slots;
@@ -214,13 +217,13 @@ int ShmLock(sqlite3_file* file, int first, int count, int flags) {
 }
 
 void ShmBarrier(sqlite3_file* file) {
-  MutexLock lock(HandleOf(file).disk->mutex);
+  std::lock_guard lock(HandleOf(file).disk->mutex);
   std::atomic_thread_fence(std::memory_order_seq_cst);
 }
 
 int ShmUnmap(sqlite3_file* file, int) {
   Handle& handle = HandleOf(file);
-  MutexLock lock(handle.disk->mutex);
+  std::lock_guard lock(handle.disk->mutex);
   handle.maps = false;
   handle.shared_slots = handle.exclusive_slots = 0;
   bool mapped = std::any_of(handle.file->handles.begin(), handle.file->handles.end(),
@@ -252,7 +255,7 @@ const sqlite3_io_methods kMethods = {.iVersion = 2,
 int OpenFile(sqlite3_vfs* vfs, const char* name, sqlite3_file* out, int flags, int* out_flags) {
   CrashVfs::Impl& disk = DiskOf(vfs);
   out->pMethods = nullptr;
-  MutexLock lock(disk.mutex);
+  std::lock_guard lock(disk.mutex);
   std::shared_ptr<Live> file;
   if (name == nullptr) {
     file = std::make_shared<Live>();
@@ -275,7 +278,7 @@ int OpenFile(sqlite3_vfs* vfs, const char* name, sqlite3_file* out, int flags, i
 
 int DeleteFile(sqlite3_vfs* vfs, const char* name, int) {
   CrashVfs::Impl& disk = DiskOf(vfs);
-  MutexLock lock(disk.mutex);
+  std::lock_guard lock(disk.mutex);
   auto found = disk.files.find(name);
   if (found == disk.files.end()) return SQLITE_IOERR_DELETE_NOENT;
   if (disk.off) return SQLITE_IOERR_DELETE;
@@ -286,7 +289,7 @@ int DeleteFile(sqlite3_vfs* vfs, const char* name, int) {
 
 int Access(sqlite3_vfs* vfs, const char* name, int, int* out) {
   CrashVfs::Impl& disk = DiskOf(vfs);
-  MutexLock lock(disk.mutex);
+  std::lock_guard lock(disk.mutex);
   *out = disk.files.contains(name);
   return SQLITE_OK;
 }
@@ -333,26 +336,26 @@ CrashVfs::CrashVfs(std::string name) : name_(std::move(name)), impl_(std::make_u
 CrashVfs::~CrashVfs() { sqlite3_vfs_unregister(&impl_->vfs); }
 
 size_t CrashVfs::moment() const {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   return impl_->log.size();
 }
 
 CrashVfs::Image CrashVfs::ImageAt(size_t moment, int percent, uint64_t seed) {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   HSM_CHECK(moment >= impl_->played && moment <= impl_->log.size());
   while (impl_->played < moment) impl_->platter.Play(impl_->log[impl_->played++]);
   return impl_->platter.After(percent, seed);
 }
 
 void CrashVfs::Rewind() {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   impl_->played = 0;
   impl_->platter.Start(impl_->start, impl_->start_ids);
 }
 
 void CrashVfs::Load(const Image& image) {
-  MutexLock lock(impl_->mutex);
-  for (const auto& [name, file] : impl_->files) HSM_CHECK(file->handles.empty());
+  std::lock_guard lock(impl_->mutex);
+  for (const auto& [name, file] : impl_->files) file->gone = true;
   impl_->files.clear();
   impl_->start = image;
   impl_->start_ids.clear();
@@ -367,14 +370,14 @@ void CrashVfs::Load(const Image& image) {
 }
 
 CrashVfs::Image CrashVfs::Current() const {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   Image image;
   for (const auto& [name, file] : impl_->files) image[name] = file->bytes;
   return image;
 }
 
 void CrashVfs::ForgetLog() {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   impl_->start.clear();
   impl_->start_ids.clear();
   for (const auto& [name, file] : impl_->files) {
@@ -385,22 +388,22 @@ void CrashVfs::ForgetLog() {
 }
 
 void CrashVfs::FailSync(size_t n) {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   impl_->fail_sync = n;
 }
 
 void CrashVfs::FailWrite(size_t n) {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   impl_->fail_write = n;
 }
 
 void CrashVfs::SetCapacity(uint64_t bytes) {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   impl_->capacity = bytes;
 }
 
 void CrashVfs::PowerOff() {
-  MutexLock lock(impl_->mutex);
+  std::lock_guard lock(impl_->mutex);
   impl_->off = true;
 }
 

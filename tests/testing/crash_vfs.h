@@ -17,7 +17,7 @@ class CrashVfs {
   using Image = DiskImage;  // path -> content
 
   explicit CrashVfs(std::string name);  // registers it; `name` goes into StoreSqliteOptions::vfs
-  ~CrashVfs();                          // all connections must be closed
+  ~CrashVfs();                          // nobody uses a connection any more
   CrashVfs(const CrashVfs&) = delete;
   CrashVfs& operator=(const CrashVfs&) = delete;
   const std::string& name() const { return name_; }
@@ -31,7 +31,8 @@ class CrashVfs {
   Image ImageAt(size_t moment, int percent, uint64_t seed);
   void Rewind();
 
-  // Replaces the disk and forgets the log. No connection may be open.
+  // Replaces the disk and forgets the log. Connections still open are a dead process's: they can no longer
+  // change anything. After a SIGKILL: Load(Current()); after a power loss: Load(ImageAt(...)).
   void Load(const Image& image);
   Image Current() const;  // what a process sees
   // Forget the log (endless runs), everything so far counts as durable.
