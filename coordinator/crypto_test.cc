@@ -14,7 +14,7 @@
 namespace hsm {
 namespace {
 
-class CryptoTest : public testing::Test {
+class CryptoTest : public ::testing::Test {
  protected:
   void SetUp() override {
     ASSERT_TRUE(cluster_.StartCoordinator());
@@ -124,7 +124,7 @@ TEST_F(CryptoTest, ABatchBeyondTheBoundIsRefusedWhole) {
   EXPECT_EQ(results.results(0).reason(), v1::REASON_LIMIT_EXCEEDED);
 }
 
-class CryptoFailoverTest : public CryptoTest, public testing::WithParamInterface<v1::Reason> {};
+class CryptoFailoverTest : public CryptoTest, public ::testing::WithParamInterface<v1::Reason> {};
 
 TEST_P(CryptoFailoverTest, OneFailingPartitionIsNotSeenByCallers) {
   Fail(1, Error(GetParam(), "made by the test"));
@@ -140,8 +140,8 @@ TEST_P(CryptoFailoverTest, TwoFailingPartitionsAreNotSeenByCallers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Crypto, CryptoFailoverTest,
-                         testing::Values(v1::REASON_UNREACHABLE, v1::REASON_DEADLINE_EXCEEDED,
-                                         v1::REASON_TOKEN_FAILED, v1::REASON_INTERNAL),
+                         ::testing::Values(v1::REASON_UNREACHABLE, v1::REASON_DEADLINE_EXCEEDED,
+                                           v1::REASON_TOKEN_FAILED, v1::REASON_INTERNAL),
                          [](const auto& tested) { return std::string(ReasonName(tested.param)); });
 
 TEST_F(CryptoTest, ABrokenPartitionIsLeftAloneAfterAFewFailures) {

@@ -176,8 +176,9 @@ bool Router::Send(Work& work, size_t index) {
     answer = Error(v1::REASON_UNREACHABLE, "an answer of another size");
   }
   if (!answer.ok()) {
-    bool busy = ReasonOf(answer.status()) == v1::REASON_BUSY;
-    core_.cluster.End(index, count, /*ok=*/busy);
+    v1::Reason reason = ReasonOf(answer.status());
+    bool busy = reason == v1::REASON_BUSY;
+    core_.cluster.End(index, count, /*ok=*/!IsIll(reason) && reason != v1::REASON_DEADLINE_EXCEEDED);
     work.all_busy &= busy;
     for (int i : work.open) SetFailure(*work.results.mutable_results(i), answer.status());
     return false;
@@ -217,6 +218,7 @@ void Router::Judge(Work& work, size_t index, v1::CryptoBatchResult& answer) {
 
 Router::Verdict Router::JudgeOne(size_t index, const v1::CryptoOp& op, const v1::CryptoResult& result) {
   v1::Reason reason = result.reason();
+  if (HSM_MUTANT("router-no-failover")) return Verdict::kFinal;
   // The partition lacks the key the catalogue says it holds, or cannot show that it is the right one: no
   // further operations on it there, until it is repaired.
   if (reason == v1::REASON_PROOF_FAILED || reason == v1::REASON_KEY_NOT_FOUND ||
