@@ -55,6 +55,17 @@ TEST(BackupFileTest, ChunkComesBackAsItWas) {
   EXPECT_EQ(opened->SerializeAsString(), chunk.SerializeAsString());
 }
 
+// The example of docs/backup_file.md.
+TEST(BackupFileTest, StoredBytesAreThoseOfTheDocument) {
+  rpc::Chunk chunk;
+  chunk.set_place(3);
+  EXPECT_EQ(Hex(*SealChunk(chunk, Place(3), Key())),
+            "7168736d63686b31"
+            "00000003"
+            "07070707070707070707070707070707"
+            "ccc986f0c7f8267a3b4d88f0663d77a5c9d1");
+}
+
 TEST(BackupFileTest, StoredBytesShowNoMetadata) {
   rpc::Chunk chunk = SomeChunk(0);
   chunk.mutable_keys(0)->mutable_head()->set_body("payroll-signing-key");

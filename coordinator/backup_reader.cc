@@ -17,7 +17,7 @@ constexpr absl::Duration kCheckTimeout = absl::Seconds(30);
 // An object that is gone makes the backup invalid, whatever the target's own word for it.
 absl::Status AsInvalid(const absl::Status& status) {
   if (ReasonOf(status) != v1::REASON_NOT_FOUND) return status;
-  return Error(v1::REASON_BACKUP_INVALID, std::string(status.message()));
+  return Error(v1::REASON_BACKUP_INVALID, DetailOf(status).message());
 }
 
 }  // namespace
@@ -107,7 +107,7 @@ v1::BackupSummary SummaryOf(const std::string& folder,
   summary.set_folder(folder);
   summary.set_complete(reader.ok());
   if (!reader.ok()) {
-    summary.set_message(std::string(reader.status().message()));
+    summary.set_message(DetailOf(reader.status()).message());
     return summary;
   }
   const rpc::ManifestFields& fields = (*reader)->fields();

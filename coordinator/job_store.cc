@@ -177,7 +177,7 @@ absl::Status JobStore::Finish(JobRow& row, const absl::Status& outcome) {
                  : cancelled  ? v1::JOB_STATUS_CANCELLED
                               : v1::JOB_STATUS_FAILED);
   job.set_ended(Seconds(core_.clock.Now()));
-  job.set_message(std::string(outcome.message()));
+  job.set_message(DetailOf(outcome).message());
   if (!outcome.ok()) *job.mutable_error() = DetailOf(outcome);
   Change change;
   change.ops.push_back(StoreOp::Delete(store_key::ActiveJob()));
