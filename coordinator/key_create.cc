@@ -21,9 +21,7 @@ bool IsAsAsked(const KeyHead& head, const rpc::NewKey& asked, const HsmView& vie
          head.not_before == time(asked.has_not_before(), asked.not_before()) &&
          head.expires == time(asked.has_expires(), asked.expires()) && head.state == KeyState::kActive &&
          head.purge_protection == asked.purge_protection() && head.version_count == 1 &&
-         std::equal(head.tags.begin(), head.tags.end(),
-                    std::map(asked.tags().begin(), asked.tags().end()).begin(),
-                    std::map(asked.tags().begin(), asked.tags().end()).end());
+         head.tags == std::map<std::string, std::string>(asked.tags().begin(), asked.tags().end());
 }
 
 }  // namespace
