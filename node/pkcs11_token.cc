@@ -8,6 +8,7 @@
 #include "node/pkcs11_token_impl.h"
 #include "node/token_attacks.h"
 #include "node/token_templates.h"
+#include "pkcs11/probe.h"
 
 namespace hsm {
 
@@ -308,6 +309,12 @@ absl::Status Pkcs11Token::Impl::Judge(absl::Status status) {
   // One answer for every way in which input does not open.
   return Error(
       reason, reason == v1::REASON_DECRYPTION_FAILED ? "decryption failed" : "the wrapped key does not open");
+}
+
+Pkcs11Token::ProbeSummary Pkcs11Token::JoinProbe() {
+  MutexLock lock(impl_->mutations);
+  pkcs11::ProbeReport report = pkcs11::RunProbe(*impl_->library, impl_->info, {.kwp = impl_->kwp});
+  return {std::string(pkcs11::ProbeGradeName(report.grade)), report.ToJson()};
 }
 
 absl::Status Pkcs11Token::Probe() { return impl_->ProbeToken(); }

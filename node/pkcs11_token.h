@@ -26,6 +26,15 @@ class Pkcs11Token final : public Token {
   std::string DomainTag()
       const;  // hsm id (hex) and generation as written on the KEKs: "0123...:1"; "" without
 
+  // The join probe (pkcs11/probe.h): what this token can do and whether it enforces the KEK's rules. Takes a
+  // moment; keys cannot be made or unwrapped meanwhile. A grade other than "strong" is no partition outside
+  // of tests.
+  struct ProbeSummary {
+    std::string grade;  // "strong", "interop-only", "no-wrap"
+    std::string json;
+  };
+  ProbeSummary JoinProbe();
+
   // Ends use of the module from main (never from a static destructor: SoftHSM crashes there). No calls after.
   void Shutdown();
 

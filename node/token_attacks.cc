@@ -42,9 +42,12 @@ class SelfTest {
   void Must(std::string name, const absl::Status& status) {
     checks_.push_back({std::move(name), status.ok(), std::string(status.message())});
   }
-  // An attack: `tried` must have failed. A device that is gone refuses everything, which proves nothing.
+  // An attack: `tried` must have failed. A device or an object that is gone refuses
+  // everything, which proves nothing.
   void Refused(std::string name, const absl::Status& tried) {
-    bool device = pkcs11::ClassOf(pkcs11::RvOf(tried)) == pkcs11::RvClass::kDevice;
+    pkcs11::RvClass klass = pkcs11::ClassOf(pkcs11::RvOf(tried));
+    bool device = klass == pkcs11::RvClass::kDevice || klass == pkcs11::RvClass::kHandle ||
+                  klass == pkcs11::RvClass::kSession;
     bool passed = !tried.ok() && !device;
     checks_.push_back({std::move(name), passed,
                        passed   ? ""

@@ -12,6 +12,7 @@
 #include "node/token_attacks.h"
 #include "node/token_templates.h"
 #include "pkcs11/kwp.h"
+#include "pkcs11/probe.h"
 #include "pkcs11/token_login.h"
 #include "tests/testing/softhsm.h"
 
@@ -115,6 +116,21 @@ TEST(DomainKeysTest, HandOverOfAnotherDomainIsRefusedAndLeavesNothing) {
   auto token = Pkcs11Token::Open(config);
   ASSERT_TRUE(token.ok());
   EXPECT_FALSE((*token)->HasKeks());
+}
+
+// The right replication KEK beside somebody else's backup KEK: only the fingerprint can tell.
+TEST(DomainKeysTest, ForeignBackupKekIsRefused) {
+  auto ours = MakeSoftHsmDomain("mixed-1");
+  auto theirs = MakeSoftHsmDomain("mixed-2");
+  TokenConfig config = SoftHsm::OfThisProcess().Config("mixed-3");
+  ASSERT_TRUE(ProvisionToken(config).ok());
+  auto joiner = DomainKeys::Open(config);
+  auto join_key = (*joiner)->BeginJoin(TestHsmId(), 1);
+  auto keks = (*DomainKeys::Open(ours->config))->Sponsor(View(join_key->spki()), join_key->oaep_hash());
+  auto foreign = (*DomainKeys::Open(theirs->config))->Sponsor(View(join_key->spki()), join_key->oaep_hash());
+  ASSERT_TRUE(keks.ok() && foreign.ok());
+  keks->set_backup_kek(foreign->backup_kek());
+  EXPECT_EQ(Name((*joiner)->CompleteJoin(*keks, ours->bundle)), "OTHER_DOMAIN");
 }
 
 TEST(DomainKeysTest, DamagedHandOverIsRefused) {
@@ -305,6 +321,36 @@ TEST(SelfTest, TheAttackItGuardsAgainstIsReal) {
   EXPECT_TRUE(
       spoiled.session->Decrypt(pkcs11::Mechanism::Plain(CKM_AES_ECB), *decrypts, ByteView(*blob).first(16))
           .ok());
+}
+
+// --- the join probe ---
+
+TEST(JoinProbe, SoftHsmIsStrongAndIsLeftAsItWas) {
+  auto domain = MakeSoftHsmDomain("probed");
+  ASSERT_TRUE(domain.ok());
+  auto token = Pkcs11Token::Open(domain->config);
+  auto library = LoadModule(domain->config);
+  auto info = pkcs11::FindToken(**library, "probed", "");
+  auto session = pkcs11::Session::Open(**library, info->slot);
+  size_t before = session->Find(pkcs11::Template())->size();
+  auto report = pkcs11::RunProbe(**library, *info, {});
+  EXPECT_EQ(report.grade, pkcs11::ProbeGrade::kStrong) << report.ToJson();
+  EXPECT_EQ(report.kwp, CKM_AES_KEY_WRAP_PAD);
+  auto passed = [&](const char* name) {
+    for (const auto& check : report.checks)
+      if (check.name == name) return check.passed;
+    ADD_FAILURE() << "no check " << name;
+    return false;
+  };
+  for (const char* name :
+       {"aes-256-replicates", "p-256-replicates", "p-521-replicates", "p-256k-replicates",
+        "rsa-2048-replicates", "hmac-sha256-32-byte-key", "hmac-sha512-64-byte-key", "aes-256-gcm"})
+    EXPECT_TRUE(passed(name)) << name;
+  for (const char* name : {"rsa-oaep-sha256", "hmac-sha384-32-byte-key"}) EXPECT_FALSE(passed(name)) << name;
+  EXPECT_EQ(session->Find(pkcs11::Template())->size(), before);
+  auto summary = (*token)->JoinProbe();
+  EXPECT_EQ(summary.grade, "strong");
+  EXPECT_THAT(summary.json, HasSubstr("\"kwp_mechanism\":\"0x210a\""));
 }
 
 }  // namespace
