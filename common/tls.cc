@@ -1,13 +1,17 @@
 #include "common/tls.h"
 
+#include <grpc/support/log.h>
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/security/auth_context.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/security/server_credentials.h>
 
+#include <atomic>
+
 #include "common/error.h"
 #include "common/file.h"
 #include "common/limits.h"
+#include "common/log.h"
 #include "common/status_macros.h"
 #include "common/x509.h"
 
@@ -19,11 +23,27 @@ constexpr int kKeepaliveMs = 10'000;
 constexpr int kKeepaliveTimeoutMs = 5'000;
 constexpr int kReconnectMsMax = 2'000;
 
+std::atomic<bool> serves{false};
+
+// gRPC's own lines become ours. A client learns all of it from the status of its call; at a server, a
+// handshake that failed shows nowhere else.
+void LogFromGrpc(gpr_log_func_args* line) {
+  LogLevel level =
+      line->severity == GPR_LOG_SEVERITY_ERROR && serves.load() ? LogLevel::kWarning : LogLevel::kDebug;
+  Log(level, "gRPC", {{"text", line->message}});
+}
+
+void TakeGrpcLog() {
+  static const bool taken = (gpr_set_log_function(LogFromGrpc), true);
+  (void)taken;
+}
+
 struct Identity {
   std::string ca, certificate, key;
 };
 
 absl::StatusOr<Identity> ReadIdentity(const TlsFiles& files) {
+  TakeGrpcLog();
   auto failed = [](const absl::Status& status) {
     return Error(v1::REASON_CONFIG_INVALID, DetailOf(status).message());
   };
@@ -47,6 +67,7 @@ absl::StatusOr<Identity> ReadIdentity(const TlsFiles& files) {
 
 absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(const TlsFiles& files) {
   HSM_ASSIGN_OR_RETURN(Identity identity, ReadIdentity(files));
+  serves.store(true);
   grpc::SslServerCredentialsOptions options(GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
   options.pem_root_certs = identity.ca;
   options.pem_key_cert_pairs.push_back({identity.key, identity.certificate});
