@@ -149,7 +149,7 @@ int RunServe(const Arguments& arguments, char** argv) {
   SecretBytes so_pin;
   absl::Status status = Serve(arguments, signals, &so_pin);
   if (!status.ok()) {
-    LogError(status.message());
+    LogError(std::string(status.message()));
     return ExitCodeOf(status);
   }
   if (!so_pin.empty()) LogError("restart failed", {{"error", RestartWithSoPin(so_pin, argv)}});
@@ -161,7 +161,7 @@ int RunHelperCommand(const Arguments& arguments) {
   absl::StatusOr<NodeConfig> config = NodeConfig::Load(arguments.config);
   absl::Status status = !mode.ok() ? mode.status() : config.status();
   if (!status.ok()) {
-    LogError(status.message());
+    LogError(std::string(status.message()));
     return kExitUsage;
   }
   SetLogProgram("qhsm-node helper " + config->name);
@@ -186,7 +186,7 @@ int RunProbe(const Arguments& arguments) {
     return tried;
   };
   absl::Status status = run();
-  if (!status.ok()) LogError(status.message());
+  if (!status.ok()) LogError(std::string(status.message()));
   return ExitCodeOf(status);
 }
 
