@@ -200,6 +200,19 @@ absl::StatusOr<CK_OBJECT_HANDLE> Pkcs11Token::Impl::GenerateSecret(const KeySpec
   return made;
 }
 
+absl::StatusOr<Bytes> Pkcs11Token::Impl::ReadPublic(const KeySpec& spec, const pkcs11::KeyPair& pair) {
+  HSM_RETURN_IF_ERROR(CheckUnwrapped(spec, pair.private_key));
+  if (spec.type == v1::KEY_TYPE_RSA_HSM) {
+    HSM_ASSIGN_OR_RETURN(Bytes modulus, keeper.Attribute(pair.public_key, CKA_MODULUS));
+    HSM_ASSIGN_OR_RETURN(Bytes exponent, keeper.Attribute(pair.public_key, CKA_PUBLIC_EXPONENT));
+    return RsaSpki(modulus, exponent);
+  }
+  HSM_ASSIGN_OR_RETURN(Bytes point, keeper.Attribute(pair.public_key, CKA_EC_POINT));
+  size_t size = spec.curve == v1::CURVE_ED25519 ? 32 : 1 + 2 * FieldBytes(spec.curve);
+  if (point.size() < size) return Error(v1::REASON_TOKEN_FAILED, "the token gave a short CKA_EC_POINT");
+  return EcSpki(spec.curve, ByteView(point).last(size));  // a DER OCTET STRING, or the raw point
+}
+
 absl::StatusOr<GeneratedKey> Pkcs11Token::Impl::GeneratePair(const KeySpec& spec,
                                                              const ObjectPolicy& policy) {
   Template public_part = IdlePublicTemplate();
@@ -213,29 +226,11 @@ absl::StatusOr<GeneratedKey> Pkcs11Token::Impl::GeneratePair(const KeySpec& spec
   MutexLock lock(mutations);
   HSM_ASSIGN_OR_RETURN(pkcs11::KeyPair pair, keeper.GenerateKeyPair(Mechanism::Plain(mechanism), public_part,
                                                                     ObjectTemplate(spec, policy)));
-  auto object = std::make_shared<Object>(*this, spec, policy, CK_INVALID_HANDLE);
-  GeneratedKey made;
-  auto read_public = [&]() -> absl::Status {
-    HSM_RETURN_IF_ERROR(CheckUnwrapped(spec, pair.private_key));
-    if (spec.type == v1::KEY_TYPE_RSA_HSM) {
-      HSM_ASSIGN_OR_RETURN(Bytes modulus, keeper.Attribute(pair.public_key, CKA_MODULUS));
-      HSM_ASSIGN_OR_RETURN(Bytes exponent, keeper.Attribute(pair.public_key, CKA_PUBLIC_EXPONENT));
-      made.spki = RsaSpki(modulus, exponent);
-      return absl::OkStatus();
-    }
-    HSM_ASSIGN_OR_RETURN(Bytes point, keeper.Attribute(pair.public_key, CKA_EC_POINT));
-    size_t size = spec.curve == v1::CURVE_ED25519 ? 32 : 1 + 2 * FieldBytes(spec.curve);
-    if (point.size() < size) return Error(v1::REASON_TOKEN_FAILED, "the token gave a short CKA_EC_POINT");
-    made.spki = EcSpki(spec.curve, ByteView(point).last(size));  // a DER OCTET STRING, or the raw point
-    return absl::OkStatus();
-  };
-  absl::Status read = read_public();
+  absl::StatusOr<Bytes> spki = ReadPublic(spec, pair);
   (void)keeper.DestroyObject(pair.public_key);
-  if (!read.ok()) (void)keeper.DestroyObject(pair.private_key);
-  HSM_RETURN_IF_ERROR(read);
-  object->handle = pair.private_key;
-  made.key = Add(std::move(object));
-  return made;
+  if (!spki.ok()) (void)keeper.DestroyObject(pair.private_key);
+  HSM_RETURN_IF_ERROR(spki.status());
+  return GeneratedKey{Add(std::make_shared<Object>(*this, spec, policy, pair.private_key)), *std::move(spki)};
 }
 
 absl::Status Pkcs11Token::Impl::CheckCurve(v1::Curve curve) {

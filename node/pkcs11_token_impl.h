@@ -46,6 +46,8 @@ struct Pkcs11Token::Impl {
   void DestroyHandle(CK_OBJECT_HANDLE handle);
   // Unwraps the key again if its handle still is the one that failed.
   absl::Status Repair(Object& object, CK_OBJECT_HANDLE failed);
+  // SPKI of a new pair, after CheckUnwrapped of its private half.
+  absl::StatusOr<Bytes> ReadPublic(const KeySpec& spec, const pkcs11::KeyPair& pair) HSM_REQUIRES(mutations);
   absl::Status CheckUnwrapped(const KeySpec& spec, CK_OBJECT_HANDLE handle) HSM_REQUIRES(mutations);
   // Whether the token can make keys of this curve and wrap them; tried once per curve.
   absl::Status CheckCurve(v1::Curve curve);

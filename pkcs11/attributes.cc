@@ -56,8 +56,9 @@ Template& Template::Merge(const Template& other) {
 }
 
 CK_ATTRIBUTE* Template::data() {
-  std::stable_partition(entries_.begin(), entries_.end(),
-                        [](const Entry& entry) { return entry.type != CKA_MODIFIABLE; });
+  auto modifiable = std::find_if(entries_.begin(), entries_.end(),
+                                 [](const Entry& entry) { return entry.type == CKA_MODIFIABLE; });
+  if (modifiable != entries_.end()) std::rotate(modifiable, modifiable + 1, entries_.end());
   array_.clear();
   for (Entry& entry : entries_) {
     if (entry.nested != nullptr) {
