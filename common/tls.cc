@@ -22,6 +22,9 @@ constexpr size_t kPemBytesMax = 64 * 1024;
 constexpr int kKeepaliveMs = 10'000;
 constexpr int kKeepaliveTimeoutMs = 5'000;
 constexpr int kReconnectMsMax = 2'000;
+// gRPC calls it the minimum between attempts; what it does is end a handshake that takes longer. Not short: on a busy
+// machine mutual TLS takes some 100 ms, and a connection would never come up.
+constexpr int kConnectMsMax = 5'000;
 
 std::atomic<bool> serves{false};
 
@@ -93,7 +96,7 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMsMax);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
   // Deadlines of data-path calls are kept by their owners (watchdogs), so the filters that the minimal stack
   // leaves out are not missed there.
