@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "common/bytes.h"
 #include "common/error.h"
 #include "common/status_macros.h"
 
@@ -18,6 +19,19 @@ constexpr size_t kRewriteBytes = 64 * 1024;  // the system VFS silently writes n
 absl::Status Failed(int code, std::string_view doing, std::string_view why) {
   v1::Reason reason = (code & 0xff) == SQLITE_FULL ? v1::REASON_STORE_FULL : v1::REASON_STORE_FAILED;
   return Error(reason, std::string(doing) + ": " + std::string(why) + " (" + std::to_string(code) + ")");
+}
+
+// What would end the path of a URI is written as its code.
+std::string UriPath(const std::string& path) {
+  std::string out;
+  for (char c : path) {
+    if (c == '?' || c == '#' || c == '%') {
+      out += '%' + Hex({reinterpret_cast<const uint8_t*>(&c), 1});
+    } else {
+      out += c;
+    }
+  }
+  return out;
 }
 
 // sqlite3_vfs::xOpen wants names that end in two zero bytes: parameters could follow the first.
@@ -89,12 +103,7 @@ absl::StatusOr<Database> Database::Open(const std::string& path, const OpenOptio
   std::string name = path;
   if (options.read_only) {
     // Immutable files are read without locks; the URI form is the only way to say so.
-    name = "file:";
-    for (char c : path) {
-      if (c == '?' || c == '#' || c == '%')
-        return Error(v1::REASON_STORE_FAILED, "sqlite open: unusable path " + path);
-      name += c;
-    }
+    name = "file:" + UriPath(path);
     name += "?immutable=1";
     flags |= SQLITE_OPEN_URI;
   }

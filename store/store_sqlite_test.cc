@@ -32,7 +32,7 @@ class StoreSqliteTest : public ::testing::Test {
  protected:
   void SetUp() override {
     SetLogLevel(LogLevel::kOff);
-    char name[] = "/tmp/store-sqlite-XXXXXX";
+    char name[] = "/tmp/store sqlite %41?#-XXXXXX";
     directory_ = mkdtemp(name);
     options_.path = directory_ + "/store";
     options_.reserve_bytes = options_.free_bytes_min = 1 << 20;
