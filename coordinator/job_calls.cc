@@ -42,6 +42,18 @@ bool IsPassing(v1::Reason reason) {
   }
 }
 
+std::vector<size_t> Workers(Core& core) {
+  const bool restoring = core.state.View()->mode == rpc::HSM_MODE_RESTORING;
+  std::vector<size_t> workers;
+  for (size_t i = 0; i < core.cluster.size(); ++i) {
+    const PartitionView view = core.cluster.View(i);
+    const bool in_step = view.state == v1::PARTITION_STATE_READY;
+    const bool answers = view.state == v1::PARTITION_STATE_SYNCING && TakesRecords(view.state, view.facts);
+    if (in_step || (restoring && answers)) workers.push_back(i);
+  }
+  return workers;
+}
+
 absl::StatusOr<SecretBytes> DeriveChunkKey(Core& core, const rpc::DeriveAeadRequest& request) {
   HSM_ASSIGN_OR_RETURN(rpc::DeriveAeadResponse answer,
                        AnyReady<rpc::DeriveAeadResponse>(core, [&](PartitionClient& client) {

@@ -1,6 +1,7 @@
 #pragma once
 // Calls that any READY partition can answer, and what backup and restore both do with keys.
 #include <functional>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/error.h"
@@ -9,14 +10,18 @@
 
 namespace hsm {
 
-// Tries READY partitions one after the other until one answers; an answer that is the request's fault ends it
+// The partitions that can work for a job: READY ones. While the HSM is being restored nobody serves and
+// nobody is brought in step, so after a change of leader none is READY; there, all that answer and have the
+// right domain can.
+std::vector<size_t> Workers(Core& core);
+
+// Tries those partitions one after the other until one answers; an answer that is the request's fault ends it
 // at once. NO_PARTITION if none is READY.
 template <typename Answer>
 absl::StatusOr<Answer> AnyReady(Core& core,
                                 const std::function<absl::StatusOr<Answer>(PartitionClient&)>& call) {
   absl::Status last = Error(v1::REASON_NO_PARTITION, "no partition is READY");
-  for (size_t i = 0; i < core.cluster.size(); ++i) {
-    if (!core.cluster.IsReady(i)) continue;
+  for (size_t i : Workers(core)) {
     absl::StatusOr<Answer> answer = call(core.cluster.client(i));
     if (answer.ok()) return answer;
     last = answer.status();

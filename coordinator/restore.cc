@@ -193,7 +193,7 @@ absl::Status RestoreJob::CheckUnchanged() {
 // --- load --------------------------------------------------------------------------------------------------
 
 absl::StatusOr<JobProgress> RestoreJob::Load(JobRow& row) {
-  if (core_.cluster.ReadyCount() < core_.cluster.quorum()) {
+  if (Workers(core_).size() < core_.cluster.quorum()) {
     return Error(v1::REASON_NO_QUORUM, "too few partitions are READY to load the restored keys");
   }
   for (size_t i = 0; i < core_.cluster.size(); ++i) core_.cluster.SetBusy(i, BusyWith::kRestore);
@@ -222,11 +222,8 @@ absl::StatusOr<bool> RestoreJob::LoadReplaced(JobRow& row) {
   HSM_ASSIGN_OR_RETURN(CatalogueKeys page,
                        snapshot->Keys(state_.from(), state_.after(), kRollbackKeysPerStep));
   if (page.keys.empty()) return true;
-  std::vector<size_t> ready;
-  for (size_t i = 0; i < core_.cluster.size(); ++i) {
-    if (core_.cluster.IsReady(i)) ready.push_back(i);
-  }
-  if (ready.empty()) return Error(v1::REASON_NO_PARTITION, "no partition is READY");
+  const std::vector<size_t> ready = Workers(core_);
+  if (ready.empty()) return Error(v1::REASON_NO_PARTITION, "no partition can take part in the restore");
   std::vector<RestoreLoader::Item> items;
   {
     ExportPool pool(core_, state_.backup_id(), ready, 1, nullptr);
@@ -334,11 +331,16 @@ absl::StatusOr<JobProgress> RestoreJob::Compare(JobRow& row) {
   HSM_RETURN_IF_ERROR(table.Load(core_.catalogue, state_.data_set()));
   const std::vector<Bytes> want = table.BucketDigests();
   uint32_t agree = 0;
-  for (size_t i = 0; i < core_.cluster.size(); ++i) {
-    if (!core_.cluster.IsReady(i)) continue;
+  for (size_t i : Workers(core_)) {
+    // An empty backup has given nobody a reason to open the data set yet.
+    rpc::PutRecordsRequest open;
+    *open.mutable_fence() = core_.Fence();
+    open.mutable_fence()->set_data_set(state_.data_set());
+    open.set_staging_data_set(true);
+    open.set_into(state_.data_set());
+    if (!core_.cluster.client(i).PutRecords(open, kDigestTimeout).ok()) continue;
     rpc::DigestRequest request;
-    *request.mutable_fence() = core_.Fence();
-    request.mutable_fence()->set_data_set(state_.data_set());
+    *request.mutable_fence() = open.fence();
     const auto answer = core_.cluster.client(i).Digest(request, kDigestTimeout);
     if (!answer.ok() || static_cast<size_t>(answer->buckets_size()) != want.size()) continue;
     bool same = true;

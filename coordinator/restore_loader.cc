@@ -85,14 +85,6 @@ rpc::Fence RestoreLoader::NewFence() const {
   return fence;
 }
 
-std::vector<size_t> RestoreLoader::Ready() const {
-  std::vector<size_t> ready;
-  for (size_t i = 0; i < core_.cluster.size(); ++i) {
-    if (core_.cluster.IsReady(i)) ready.push_back(i);
-  }
-  return ready;
-}
-
 absl::Status RestoreLoader::ShareOut(const std::vector<size_t>& partitions, uint32_t lanes, size_t items,
                                      const std::function<absl::Status(size_t, size_t)>& work) {
   struct Shared {
@@ -140,8 +132,8 @@ absl::Status RestoreLoader::ShareOut(const std::vector<size_t>& partitions, uint
 absl::StatusOr<std::vector<rpc::KeyRecords>> RestoreLoader::Import(const std::vector<Item>& items) {
   const std::vector<std::vector<ImportPart>> calls = PlanImports(items);
   std::vector<rpc::ImportResponse> answers(calls.size());
-  HSM_RETURN_IF_ERROR(
-      ShareOut(Ready(), kImportLanes, calls.size(), [&](size_t partition, size_t call) -> absl::Status {
+  HSM_RETURN_IF_ERROR(ShareOut(
+      Workers(core_), kImportLanes, calls.size(), [&](size_t partition, size_t call) -> absl::Status {
         rpc::ImportRequest request;
         *request.mutable_fence() = core_.Fence();
         request.set_backup_id(backup_id_);
@@ -211,7 +203,7 @@ absl::StatusOr<std::vector<size_t>> RestoreLoader::Stage(const std::vector<rpc::
   std::vector<std::vector<char>> answered(partitions, std::vector<char>(subjects.size(), 0));
   {
     std::vector<Thread> threads;
-    for (size_t index : Ready()) {
+    for (size_t index : Workers(core_)) {
       threads.emplace_back("restore-stage", [this, index, &keys, &subjects, &answered] {
         if (!PutAll(index, keys).ok()) return;
         Mutex next_mutex;
@@ -241,7 +233,8 @@ absl::StatusOr<std::vector<size_t>> RestoreLoader::Stage(const std::vector<rpc::
       });
     }
   }
-  std::vector<bool> good(partitions, true);
+  std::vector<bool> good(partitions, false);
+  for (size_t p : Workers(core_)) good[p] = true;
   for (size_t i = 0; i < subjects.size(); ++i) {
     for (size_t p = 0; p < partitions; ++p) subjects[i].answered[p] = answered[p][i] != 0;
     const std::vector<v1::ProofResult> results = Judge(subjects[i], core_);
@@ -252,7 +245,7 @@ absl::StatusOr<std::vector<size_t>> RestoreLoader::Stage(const std::vector<rpc::
   }
   std::vector<size_t> proved;
   for (size_t p = 0; p < partitions; ++p) {
-    if (good[p] && (subjects.empty() ? core_.cluster.IsReady(p) : true)) proved.push_back(p);
+    if (good[p]) proved.push_back(p);
   }
   return proved;
 }

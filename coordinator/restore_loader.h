@@ -36,7 +36,6 @@ class RestoreLoader {
   absl::Status PutAll(size_t partition, const std::vector<rpc::KeyRecords>& keys);
   absl::Status Write(const std::vector<rpc::KeyRecords>& keys, const std::vector<size_t>& proved);
   rpc::Fence NewFence() const;  // of the data set being loaded
-  std::vector<size_t> Ready() const;
 
   Core& core_;
   const std::string backup_id_;

@@ -204,6 +204,8 @@ void LocalCluster::Heartbeat(size_t index) {
   }
   jobs_ = std::make_unique<Jobs>(*coordinator_, options_);
   jobs_->Start();
+  // An HSM that is being restored has no READY partition until the job that took over is done.
+  if (coordinator_->core().state.View()->mode == rpc::HSM_MODE_RESTORING) return ::testing::AssertionSuccess();
   return AwaitReady(up);
 }
 
@@ -292,10 +294,15 @@ v1::CryptoResult LocalCluster::Use(size_t index, const std::string& name) {
   op.mutable_route()->set_uid(entry->head.uid.Raw());
   op.mutable_route()->set_incarnation(entry->head.incarnation);
   op.mutable_route()->set_revision(entry->head.revision);
-  auto answer = nodes_[index]->client->Crypto(batch, absl::Seconds(5));
-  if (answer.ok()) return answer->results(0);
-  result.set_reason(ReasonOf(answer.status()));
-  return result;
+  // A partition is READY a heartbeat before it has its lease.
+  for (Deadline deadline(RealClock(), absl::Seconds(5));; Sleep(absl::Milliseconds(10))) {
+    auto answer = nodes_[index]->client->Crypto(batch, absl::Seconds(5));
+    const v1::Reason reason = answer.ok() ? answer->results(0).reason() : ReasonOf(answer.status());
+    if (reason == v1::REASON_NOT_ACTIVE && !deadline.Passed()) continue;
+    if (answer.ok()) return answer->results(0);
+    result.set_reason(reason);
+    return result;
+  }
 }
 
 }  // namespace hsm::testing
