@@ -48,18 +48,22 @@ int ClusterState::Pick(const KeyUid* uid, uint32_t tried, uint64_t random_bits) 
   }
   // A partition whose breaker is open gets one probe now and then, before the healthy ones.
   for (size_t i = 0; i < slots_.size(); ++i) {
-    Slot& slot = *slots_[i];
-    if ((tried >> i & 1) != 0 || slot.breaker_closed.load(std::memory_order_acquire)) continue;
-    MutexLock lock(slot.mutex);
-    if (!slot.facts.breaker_open) continue;
-    PartitionFacts without = slot.facts;
-    without.breaker_open = false;
-    absl::Duration now = clock_.Uptime();
-    if (DecideState(without, times_, now) != v1::PARTITION_STATE_READY) continue;
-    if (uid != nullptr && slot.behind.contains(*uid)) continue;
-    if (slot.breaker.Admit(now)) return static_cast<int>(i);
+    if ((tried >> i & 1) == 0 && AdmitProbe(i, uid)) return static_cast<int>(i);
   }
   return ChoosePartition(std::span(loads.data(), slots_.size()), random_bits);
+}
+
+bool ClusterState::AdmitProbe(size_t index, const KeyUid* uid) {
+  Slot& slot = *slots_[index];
+  if (slot.breaker_closed.load(std::memory_order_acquire)) return false;
+  MutexLock lock(slot.mutex);
+  if (!slot.facts.breaker_open) return false;
+  PartitionFacts without = slot.facts;
+  without.breaker_open = false;
+  absl::Duration now = clock_.Uptime();
+  if (DecideState(without, times_, now) != v1::PARTITION_STATE_READY) return false;
+  if (uid != nullptr && slot.behind.contains(*uid)) return false;
+  return slot.breaker.Admit(now);
 }
 
 void ClusterState::Begin(size_t index, uint32_t operations) {

@@ -25,6 +25,7 @@ TEST(ClusterSimTest, WipedNodesComeBack) { RunSeeds(SeedsToRun({1, 60}), WipedNo
 TEST(ClusterSimTest, APlantedWrongKeyNeverServes) {
   RunSeeds(SeedsToRun({1, 40}), APlantedWrongKeyNeverServes);
 }
+TEST(ClusterSimTest, BackupsAndRestores) { RunSeeds(SeedsToRun({1, 40}), BackupsAndRestores); }
 
 }  // namespace
 }  // namespace hsm::testing

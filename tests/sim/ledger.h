@@ -54,6 +54,9 @@ v1::CryptoOp SignOp(const std::string& name, const std::string& digest);
 // --- The checkers. Each ends the run through SimScheduler::Fail.
 // Now: none of the destroyed keys can be used on any partition (I3).
 void CheckNothingDeadIsServed(SimCluster& cluster, const Ledger& ledger);
+// Every version of a live, enabled key signs on every partition and fits its public part in the catalogue
+// (I1).
+void CheckSignsEverywhere(SimCluster& cluster, const std::string& name);
 // At the end, faults off and converged: every acknowledged key that still lives signs on every partition and
 // fits its recorded public part (I1), nodes equal the catalogue (I21), audit chain and counts (I15), version
 // numbers (I12), histories (I11, and with it I2, I9, I10).

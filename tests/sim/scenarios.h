@@ -20,6 +20,8 @@ void AStaleLeaderHasNoEffect(SimScheduler& scheduler);
 void WipedNodesComeBack(SimScheduler& scheduler);
 // A token that holds another key under the right id is found by the proof before it serves.
 void APlantedWrongKeyNeverServes(SimScheduler& scheduler);
+// A backup, changes, a restore, each while processes die (I8, I13).
+void BackupsAndRestores(SimScheduler& scheduler);
 
 const std::vector<std::pair<std::string_view, Scenario>>& AllScenarios();
 

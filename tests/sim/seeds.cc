@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <csignal>
+#include <cstdlib>
 #include <cstring>
 
 #include "common/check.h"
@@ -92,6 +92,7 @@ SeedReport RunSeed(uint64_t seed, const Scenario& scenario) {
   // Some seeds switch at nearly every chance, some rarely: different bugs want different orders.
   SimScheduler scheduler({.seed = seed, .preempt_percent = seed % 4 == 0 ? 60u : seed % 4 == 1 ? 5u : 20u});
   absl::Status ended = scheduler.Run([&] { scenario(scheduler); });
+  if (std::getenv("QHSM_SIM_NOTES") != nullptr) fmt::print("{}", scheduler.RecentNotes());
   SeedReport report{seed, scheduler.trace_hash(), scheduler.steps(), scheduler.Now()};
   if (!ended.ok()) {
     report.failure = std::string(ended.message());

@@ -5,10 +5,9 @@
 #include "common/check.h"
 #include "common/error.h"
 #include "common/limits.h"
-#include "coordinator/key_state.h"
+#include "coordinator/permissions.h"
 #include "node/sealer.h"
 #include "store/catalogue.h"
-#include "tests/sim/crypto_front.h"
 
 namespace hsm::testing {
 namespace {
@@ -26,14 +25,15 @@ double DrawRate(SimScheduler& scheduler) { return 0.997 + static_cast<double>(sc
 
 }  // namespace
 
-SimCluster::SimCluster(SimScheduler& scheduler, size_t partitions)
+SimCluster::SimCluster(SimScheduler& scheduler, size_t partitions, bool jobs)
     : scheduler_(scheduler),
       network_(scheduler),
       world_clock_(scheduler),
       random_(scheduler.Draw(UINT64_MAX)),
       hsm_(random_.NewId<HsmId>()),
       domain_(std::make_shared<FakeDomain>(random_)),
-      store_(std::make_unique<StoreModel>(world_clock_)) {
+      store_(std::make_unique<StoreModel>(world_clock_)),
+      with_jobs_(jobs) {
   for (size_t i = 0; i < partitions; ++i) {
     auto node = std::make_unique<SimNode>(fmt::format("p{}", i + 1));
     node->clock = std::make_unique<SimClock>(scheduler_, absl::Hours(1 + i), DrawRate(scheduler_));
@@ -45,6 +45,9 @@ SimCluster::SimCluster(SimScheduler& scheduler, size_t partitions)
   }
   config_.hsm_name = kHsmName;
   config_.administrators = {random_.NewId<PrincipalId>()};
+  for (const BuiltInRole& role : BuiltInRoles()) {  // an administrator as such may not use keys
+    config_.assignments.push_back({config_.administrators[0], std::string(role.name), "/"});
+  }
   for (const char* name : {"c1", "c2"}) {
     auto coordinator = std::make_unique<SimCoordinator>(name);
     coordinator->clock = std::make_unique<SimClock>(scheduler_, absl::Minutes(7), DrawRate(scheduler_));
@@ -91,7 +94,10 @@ bool SimCluster::Start() {
 void SimCluster::Stop() {
   for (std::unique_ptr<SimCoordinator>& it : coordinators_) {
     if (!it->endpoint.up) continue;
-    scheduler_.RunIn(it->endpoint.process, "stop", [&it] { it->core->Stop(); });
+    scheduler_.RunIn(it->endpoint.process, "stop", [&it] {
+      if (it->jobs != nullptr) it->jobs->Stop();
+      it->core->Stop();
+    });
     it->endpoint.up = false;
   }
   for (std::unique_ptr<SimNode>& node : nodes_) {
@@ -118,8 +124,9 @@ void SimCluster::OpenNode(SimNode& node) {
   node.audit = audit->release();
   auto* partition = new Partition({.node = node.endpoint.name, .address = node.endpoint.name + ":1"},
                                   *node.token, *node.blobs, *node.audit, *node.clock, *node.random);
-  if (absl::Status loaded = partition->LoadDomain(bundle_); !loaded.ok()) {
-    scheduler_.Fail(fmt::format("{} does not load its domain: {}", node.endpoint.name, loaded.ToString()));
+  absl::Status loaded = partition->LoadDomain(bundle_);
+  if (!loaded.ok()) {  // a token fault: this process ends, another one is started later
+    scheduler_.Note(fmt::format("{} does not load its domain: {}", node.endpoint.name, loaded.ToString()));
     return;
   }
   node.partition = partition;
@@ -131,7 +138,10 @@ bool SimCluster::StartNode(size_t index) {
   node.token->DropAllKeys();
   node.partition = nullptr;
   if (!scheduler_.RunIn(node.endpoint.process, "open", [this, &node] { OpenNode(node); })) return false;
-  if (node.partition == nullptr) return false;
+  if (node.partition == nullptr) {
+    scheduler_.Kill(node.endpoint.process);
+    return false;
+  }
   node.endpoint.up = true;
   scheduler_.Note(fmt::format("{} is up", node.endpoint.name));
   scheduler_.Spawn(node.endpoint.process, "heartbeat", [this, index] { HeartbeatLoop(index); });
@@ -217,7 +227,11 @@ bool SimCluster::StartCoordinator(size_t index) {
     absl::Status started = it.core->Start();
     scheduler_.Note(fmt::format("{} starts: {}", config.name, started.ToString()));
     if (!started.ok()) return;
+    it.crypto = new hsm::Crypto(it.core->core());
     leads = true;
+    if (!with_jobs_) return;
+    it.jobs = new Jobs(*it.core, {.poll = absl::Milliseconds(300), .window = absl::Milliseconds(100)});
+    it.jobs->Start();
   });
   if (!ended) return false;
   if (!leads) {
@@ -306,7 +320,10 @@ bool SimCluster::AwaitConvergence(absl::Duration within) {
       if (!it->endpoint.up || !it->core->Leads()) continue;
       v1::HsmStatus status = it->core->Status();
       bool behind = false;
-      for (size_t i = 0; i < nodes_.size(); ++i) behind |= !it->core->core().cluster.Behind(i).empty();
+      for (size_t i = 0; i < nodes_.size(); ++i) {
+        behind |= !it->core->core().cluster.Behind(i).empty() || !nodes_[i]->endpoint.up ||
+                  !nodes_[i]->partition->Serving();
+      }
       if (status.quorum_have() == nodes_.size() && !behind) return true;
     }
     scheduler_.Sleep(absl::Milliseconds(300));
@@ -318,6 +335,13 @@ Epoch SimCluster::epoch() {
   Epoch highest = 0;
   for (std::unique_ptr<SimNode>& node : nodes_) highest = std::max(highest, node->highest_epoch);
   return highest;
+}
+
+Coordinator* SimCluster::leader() {
+  for (std::unique_ptr<SimCoordinator>& it : coordinators_) {
+    if (it->endpoint.up && it->core->Leads()) return it->core;
+  }
+  return nullptr;
 }
 
 // --- callers -----------------------------------------------------------------------------------------------
@@ -348,23 +372,34 @@ HSM_SIM_ASK(RotateKey, RotateKeyRequest, Key)
 HSM_SIM_ASK(DeleteKey, DeleteKeyRequest, DeleteKeyResponse)
 #undef HSM_SIM_ASK
 
+#define HSM_SIM_ASK_JOBS(Method, Request, Response)                                                   \
+  absl::StatusOr<v1::Response> SimCluster::Method(const v1::Request& request) {                       \
+    return Ask<v1::Response>(                                                                         \
+        #Method, [this, request](SimCoordinator& it) { return it.jobs->Method(caller(), request); }); \
+  }
+HSM_SIM_ASK_JOBS(StartBackup, StartBackupRequest, StartJobResponse)
+HSM_SIM_ASK_JOBS(StartRestore, StartRestoreRequest, StartJobResponse)
+HSM_SIM_ASK_JOBS(GetJob, GetJobRequest, Job)
+#undef HSM_SIM_ASK_JOBS
+
 absl::StatusOr<v1::CryptoResult> SimCluster::Crypto(const v1::CryptoOp& op) {
-  return Ask<v1::CryptoResult>("Crypto", [this, op](SimCoordinator& it) {
-    return RouteCrypto(it.core->core(), caller(), op, *it.random);
-  });
+  return Ask<v1::CryptoResult>(
+      "Crypto", [this, op](SimCoordinator& it) { return it.crypto->ExecuteOne(caller(), op); });
 }
 
 v1::CryptoResult SimCluster::CryptoAt(size_t index, const v1::CryptoOp& op) {
   SimNode& node = *nodes_[index];
   v1::CryptoBatch batch;
   *batch.add_ops() = op;
-  batch.set_epoch(node.highest_epoch);
-  batch.set_data_set(node.highest_data_set);
   auto result = std::make_shared<v1::CryptoResult>();
   result->set_reason(v1::REASON_UNREACHABLE);
   if (!node.endpoint.up) return *result;
-  scheduler_.RunIn(node.endpoint.process, "direct",
-                   [&node, batch, result] { *result = node.partition->Crypto(batch).results(0); });
+  scheduler_.RunIn(node.endpoint.process, "direct", [&node, batch, result]() mutable {
+    rpc::HeartbeatRequest status = node.partition->StatusForHeartbeat();
+    batch.set_epoch(status.epoch());
+    batch.set_data_set(status.data_set());
+    *result = node.partition->Crypto(batch).results(0);
+  });
   return *result;
 }
 

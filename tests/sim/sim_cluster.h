@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "coordinator/coordinator.h"
+#include "coordinator/crypto.h"
 #include "coordinator/jobs.h"
 #include "hsm/v1/crypto.pb.h"
 #include "node/blob_store.h"
@@ -43,7 +44,8 @@ struct SimCoordinator {
   std::unique_ptr<SimClock> clock;
   std::unique_ptr<SeededRandom> random;
   std::vector<std::unique_ptr<PartitionClient>> clients;
-  Coordinator* core = nullptr;
+  Coordinator* core = nullptr;  // of the running process; leaked with it
+  hsm::Crypto* crypto = nullptr;
   Jobs* jobs = nullptr;
 };
 
@@ -54,7 +56,8 @@ enum class Crash {
 
 class SimCluster {
  public:
-  SimCluster(SimScheduler& scheduler, size_t partitions);
+  // With `jobs`, coordinators also work on backups and restores.
+  SimCluster(SimScheduler& scheduler, size_t partitions, bool jobs = false);
   ~SimCluster();
 
   // Starts all nodes and the first coordinator, and waits until every partition is READY. False, after
@@ -88,6 +91,9 @@ class SimCluster {
   absl::StatusOr<v1::Key> RotateKey(const v1::RotateKeyRequest& request);
   absl::StatusOr<v1::DeleteKeyResponse> DeleteKey(const v1::DeleteKeyRequest& request);
   absl::StatusOr<v1::CryptoResult> Crypto(const v1::CryptoOp& op);
+  absl::StatusOr<v1::StartJobResponse> StartBackup(const v1::StartBackupRequest& request);
+  absl::StatusOr<v1::StartJobResponse> StartRestore(const v1::StartRestoreRequest& request);
+  absl::StatusOr<v1::Job> GetJob(const v1::GetJobRequest& request);
   // One operation straight at a partition, as a coordinator that routes by an old view would send it: with
   // the present epoch and data set, and the route given.
   v1::CryptoResult CryptoAt(size_t index, const v1::CryptoOp& op);
@@ -107,6 +113,7 @@ class SimCluster {
   Random& random() { return random_; }
   const HsmId& hsm() const { return hsm_; }
   Epoch epoch();
+  Coordinator* leader();  // null if none leads
 
  private:
   template <typename Response>
@@ -126,6 +133,7 @@ class SimCluster {
   std::vector<std::unique_ptr<SimNode>> nodes_;
   std::vector<std::unique_ptr<SimCoordinator>> coordinators_;
   CoordinatorConfig config_;
+  const bool with_jobs_;
 };
 
 }  // namespace hsm::testing

@@ -40,8 +40,9 @@ SimCaller::Told SimCaller::Insist(const std::function<absl::StatusOr<v1::Key>()>
     absl::StatusOr<v1::Key> answer = attempt();
     told.status = answer.status();
     if (answer.ok()) told.key = *std::move(answer);
-    if (!Open(ReasonOf(told.status))) break;
-    if (i + 1 < attempts) told.was_open = true;
+    bool busy = ReasonOf(told.status) == v1::REASON_BUSY;  // also: an earlier attempt is still under way
+    if (!Open(ReasonOf(told.status)) && !busy) break;
+    told.was_open |= !busy && i + 1 < attempts;
     cluster_.scheduler().Sleep(
         absl::Milliseconds(200 + static_cast<int64_t>(cluster_.scheduler().Draw(1'500))));
   }
@@ -62,7 +63,11 @@ SimCaller::Told SimCaller::Insist(const std::function<absl::StatusOr<v1::Key>()>
 SimCaller::Outcome SimCaller::Write(const std::string& name, KeyModel::Op op, std::string_view operation,
                                     const Told& told) {
   cluster_.scheduler().Note(
-      fmt::format("{} {}: {}", operation, name, told.status.ok() ? "ok" : ReasonName(ReasonOf(told.status))));
+      fmt::format("{} {}: {}", operation, name,
+                  std::string(told.status.message().empty() ? "ok" : told.status.message())));
+  if (ReasonOf(told.status) == v1::REASON_PERMISSION_DENIED || ReasonOf(told.status) == v1::REASON_INTERNAL) {
+    cluster_.scheduler().Fail("an answer nobody should get: " + told.status.ToString());
+  }
   op.called = told.first_called;
   op.returned = ledger_.Tick();
   op.version = told.key.version();
