@@ -109,7 +109,7 @@ absl::Status Coordinator::Impl::Start() {
   state_.SetEpoch(term.epoch);
   committer_ = std::make_unique<Committer>(*fenced_, clock_, random_, term.epoch);
   committer_->OnFenced([this](const absl::Status& why) {
-    state_.Stop(ReasonOf(why), std::string(why.message()));
+    state_.Stop(ReasonOf(why), DetailOf(why).message());
     if (ReasonOf(why) == v1::REASON_FENCED) leads_ = false;
   });
   HSM_RETURN_IF_ERROR(committer_->Start());
@@ -242,7 +242,9 @@ rpc::HeartbeatResponse Coordinator::Impl::OnHeartbeat(const rpc::HeartbeatReques
     cluster_.SetMessage(*index, "belongs to another HSM");
   }
   const bool in_step = request.data_set() == view->data_set && request.epoch() <= view->epoch;
-  if (ours && !in_step && view->Serves()) cluster_.WithholdLease(*index, now);
+  if (ours && !in_step && view->Serves()) {  // a sync begins by putting it on the right data set
+    cluster_.ChangeFacts(*index, [](PartitionFacts& facts) { facts.synced = false; }, now);
+  }
 
   response.set_epoch(view->epoch);
   response.set_data_set(view->data_set);

@@ -42,14 +42,17 @@ void Healer::Tick() {
   HsmViewPtr view = core_.state.View();
   if (!view->stopped.empty()) return;
   if (view->mode == rpc::HSM_MODE_UNSPECIFIED || view->mode == rpc::HSM_MODE_PROVISIONED) {
-    if (absl::Status status = Bootstrap(); !status.ok())
-      LogWarning("the HSM is not active yet", {{"why", status}});
+    absl::Status status = Bootstrap();
+    std::string why = DetailOf(status).message();
+    if (why != said_ && !status.ok()) LogWarning("the HSM is not active yet", {{"why", why}});
+    said_ = why;
     return;
   }
+  if (!view->Serves()) return;  // a restore is under way: its partitions are not restarted
   for (size_t i = 0; i < core_.cluster.size(); ++i) {
     if (!WaitsForDomain(core_.cluster.View(i))) continue;
     absl::Status status = Heal(i);
-    core_.cluster.SetMessage(i, status.ok() ? "" : std::string(status.message()));
+    core_.cluster.SetMessage(i, DetailOf(status).message());
   }
 }
 
@@ -240,7 +243,7 @@ absl::StatusOr<rpc::Handover> Healer::AwaitHandover(size_t sponsor, const std::s
     if (!answer->pending() && answer->has_handover()) return std::move(*answer->mutable_handover());
   }
   return Error(v1::REASON_DEADLINE_EXCEEDED, "no hand-over from " + core_.cluster.name(sponsor) + " in time" +
-                                                 (last.ok() ? "" : ": " + std::string(last.message())));
+                                                 (last.ok() ? "" : ": " + DetailOf(last).message()));
 }
 
 absl::Status Healer::Approve(const v1::ApprovePartitionRequest& request) {

@@ -39,6 +39,7 @@ class Healer {
   void Pause(absl::Duration time);
 
   Core& core_;
+  std::string said_;  // the loop's thread only: why the HSM is not active, so that it is logged once
   Mutex mutex_;
   std::map<size_t, Joiner> joiners_ HSM_GUARDED_BY(mutex_);
 };

@@ -15,6 +15,7 @@ constexpr absl::Duration kBackoffMin = absl::Milliseconds(200);
 constexpr absl::Duration kBackoffMax = absl::Seconds(3);
 constexpr uint32_t kScrubRound = 16;
 constexpr size_t kSweepBatch = 64;
+constexpr absl::Duration kProbeTimeout = absl::Seconds(1);
 
 }  // namespace
 
@@ -86,20 +87,62 @@ void Maintenance::Step(size_t index, Loop& loop) {
   absl::Duration now = core_.clock.Uptime();
   v1::PartitionState state = core_.cluster.Refresh(index, now);
   HsmViewPtr hsm = core_.state.View();
-  // A store that may be older than the partitions must not correct them.
-  if (!hsm->Serves() || !hsm->stopped.empty()) return;
+  if (!hsm->Serves()) return;
+  if (!hsm->stopped.empty()) {  // a store that may be older than the partitions must not correct them
+    if (hsm->stopped_reason == v1::REASON_STORE_ROLLED_BACK) ServeByAgreement(index);
+    return;
+  }
   PartitionView view = core_.cluster.View(index);
   KeepRefusal(index, view);
+  if (core_.cluster.AdmitProbe(index, nullptr)) ProbeBreaker(index, *hsm);
   if (!TakesRecords(state, view.facts) || state == v1::PARTITION_STATE_SUSPECT || now < loop.next_try) return;
   absl::Status status = Repair(index, loop, view);
   if (status.ok()) {
     loop.backoff = kBackoffMin;
+    loop.said.clear();
     return;
   }
   loop.backoff = std::clamp(loop.backoff * 2, kBackoffMin, kBackoffMax);
   loop.next_try = core_.clock.Uptime() + loop.backoff;
-  core_.cluster.SetMessage(index, "not in step yet: " + std::string(status.message()));
-  LogWarning("partition is not in step yet", {{"partition", view.name}, {"why", status}});
+  core_.cluster.SetMessage(index, "not in step yet: " + DetailOf(status).message());
+  if (std::string why = DetailOf(status).message(); why != loop.said) {
+    LogWarning("partition is not in step yet", {{"partition", view.name}, {"why", why}});
+    loop.said = why;
+  }
+}
+
+// W partitions that hold the same hold every acknowledged change: each is on W of them. Who agrees with them
+// may serve, though the store is of no help.
+void Maintenance::ServeByAgreement(size_t index) {
+  std::vector<PartitionView> views = core_.cluster.Views();
+  auto counts = [](const PartitionView& view) {
+    return TakesRecords(view.state, view.facts) && view.state != v1::PARTITION_STATE_SUSPECT &&
+           view.heartbeat.proved() == view.heartbeat.keys();
+  };
+  const PartitionView& mine = views[index];
+  if (mine.facts.synced || !counts(mine)) return;
+  uint32_t agree = 0;
+  for (const PartitionView& view : views) {
+    agree += counts(view) && view.heartbeat.digest() == mine.heartbeat.digest() &&
+             view.heartbeat.data_set() == mine.heartbeat.data_set();
+  }
+  if (agree >= core_.cluster.quorum()) {
+    core_.cluster.FinishSync(index, core_.cluster.BeginSync(index), core_.clock.Uptime());
+  }
+}
+
+void Maintenance::ProbeBreaker(size_t index, const HsmView& hsm) {
+  v1::CryptoBatch batch;
+  v1::CryptoOp& op = *batch.add_ops();
+  op.set_operation(v1::CRYPTO_OPERATION_RANDOM);
+  op.set_count(1);
+  batch.set_epoch(hsm.epoch);
+  batch.set_data_set(hsm.data_set);
+  core_.cluster.Begin(index, 1);
+  absl::StatusOr<v1::CryptoBatchResult> answer = core_.cluster.client(index).Crypto(batch, kProbeTimeout);
+  bool well =
+      answer.ok() && answer->results_size() == 1 && answer->results(0).reason() == v1::REASON_UNSPECIFIED;
+  core_.cluster.End(index, 1, well);
 }
 
 absl::Status Maintenance::Repair(size_t index, Loop& loop, const PartitionView& view) {

@@ -40,11 +40,15 @@ class Maintenance {
     absl::Duration next_audit;
     absl::Duration scrubbed_at;
     double scrub_owed = 0;
+    std::string said;  // the newest complaint, so that it is logged once
   };
   bool Wait(Loop& loop, absl::Duration time);  // false: stop
   void RunPartition(size_t index);
   void Step(size_t index, Loop& loop);
+  // Without traffic nothing else would show that a partition with an open breaker is well again.
+  void ProbeBreaker(size_t index, const HsmView& hsm);
   absl::Status Repair(size_t index, Loop& loop, const PartitionView& view);
+  void ServeByAgreement(size_t index);
   void KeepRefusal(size_t index, const PartitionView& view);
   absl::Status StoreDecision(size_t index, const rpc::StoredPartition& decision, const AuditFields& audit);
   void RunHealer();

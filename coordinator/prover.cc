@@ -31,7 +31,7 @@ PartitionProof Prover::Judge(const KeyEntry& entry, const EntryVersion& version,
     v1::Reason reason = ReasonOf(answer->status());
     if (NotHere(reason)) proof.result = v1::PROOF_RESULT_MISSING;
     if (reason == v1::REASON_PROOF_FAILED) proof.result = v1::PROOF_RESULT_DIFFERENT;
-    proof.message = std::string(answer->status().message());
+    proof.message = DetailOf(answer->status()).message();
     return proof;
   }
   if ((*answer)->missing()) {

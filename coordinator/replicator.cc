@@ -155,7 +155,7 @@ absl::Status Replicator::Install(StagedKey& staged) {
   if (proved >= need) return absl::OkStatus();
   std::string why = std::to_string(proved) + " of " + std::to_string(cluster.size()) +
                     " partitions proved the key, " + std::to_string(need) + " are needed";
-  if (!failure.ok()) why += "; one said " + std::string(failure.message());
+  if (!failure.ok()) why += "; one said " + DetailOf(failure).message();
   return Error(v1::REASON_NO_QUORUM, why);
 }
 
