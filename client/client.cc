@@ -159,7 +159,7 @@ class Client::Impl {
     Deadline deadline(clock_, options_.timeout);
     bool unknown = false;  // an earlier try may have had its effect
     for (absl::Duration backoff = kBackoffFirst;; backoff = std::min(backoff * 2, kBackoffMax)) {
-      size_t at = current_.load(std::memory_order_relaxed) % endpoints_.size();
+      const size_t at = current_.load(std::memory_order_relaxed);
       grpc::ClientContext context;
       context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(deadline.Left()));
       Response response;
@@ -167,13 +167,13 @@ class Client::Impl {
           FromGrpc((*(endpoints_[at].*stub).*method)(&context, request, &response), context);
       if (status.ok()) return response;
       v1::ErrorDetail detail = DetailOf(status);
-      if (detail.reason() == v1::REASON_UNREACHABLE) current_.compare_exchange_strong(at, at + 1);
+      if (detail.reason() == v1::REASON_UNREACHABLE) MoveOn(at);
       unknown |= MayHaveHappened(detail);
       absl::Duration pause = Jitter(std::max(backoff, absl::Milliseconds(detail.retry_after_ms())));
       if (!MayRepeat(detail.reason()) || deadline.Left() < pause + kLeftForRetry) {
         return Verdict(std::move(status), unknown && HasOpId<Request>());
       }
-      Pause(pause);
+      PauseOrConnect(detail.reason(), *endpoints_[at].calls, pause);
     }
   }
 
@@ -196,19 +196,31 @@ class Client::Impl {
   absl::Status Send(const v1::CryptoBatch& batch, v1::CryptoBatchResult& result, absl::Duration timeout) {
     Deadline deadline(clock_, timeout);
     for (absl::Duration backoff = kBackoffFirst;; backoff = std::min(backoff * 2, kBackoffMax)) {
-      size_t at = current_.load(std::memory_order_relaxed) % endpoints_.size();
+      const size_t at = current_.load(std::memory_order_relaxed);
       absl::Status status = endpoints_[at].streams->RoundTrip(batch, result, deadline.Left());
       if (status.ok() || !MayRepeat(ReasonOf(status))) return status;
-      if (ReasonOf(status) == v1::REASON_UNREACHABLE) current_.compare_exchange_strong(at, at + 1);
+      if (ReasonOf(status) == v1::REASON_UNREACHABLE) MoveOn(at);
       absl::Duration pause = Jitter(backoff);
       if (deadline.Left() < pause + kLeftForRetry) return status;
-      Pause(pause);
+      PauseOrConnect(ReasonOf(status), *endpoints_[at].data, pause);
     }
   }
+
+  // The next coordinator, unless another thread has moved on already.
+  void MoveOn(size_t from) { current_.compare_exchange_strong(from, (from + 1) % endpoints_.size()); }
 
   absl::Duration Jitter(absl::Duration pause) {  // half to all of it
     int64_t ns = absl::ToInt64Nanoseconds(pause);
     return absl::Nanoseconds(ns / 2 + static_cast<int64_t>(random_.Below(static_cast<uint64_t>(ns / 2 + 1))));
+  }
+
+  // gRPC moves a connection on only while somebody waits on it: calls that fail at once and plain pauses
+  // would let a TLS handshake run into its limit again and again.
+  void PauseOrConnect(v1::Reason reason, grpc::Channel& channel, absl::Duration pause) {
+    if (reason != v1::REASON_UNREACHABLE) return Pause(pause);
+    Deadline deadline(clock_, pause);
+    channel.WaitForConnected(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(pause));
+    if (channel.GetState(false) != GRPC_CHANNEL_READY && !deadline.Passed()) Pause(deadline.Left());
   }
 
   void Pause(absl::Duration pause) {
