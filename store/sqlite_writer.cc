@@ -58,26 +58,26 @@ absl::Status SqliteWriter::Start() {
 }
 
 StoreCommit SqliteWriter::Commit(const StoreTransaction& transaction, bool system) {
-  Request request;
-  request.transaction = &transaction;
-  request.system = system;
+  auto request = std::make_shared<Request>();
+  request->transaction = &transaction;
+  request->system = system;
   return Submit(request);
 }
 
 absl::Status SqliteWriter::Compact(StoreRevision keep_from) {
-  Request request;
-  request.compact_from = keep_from;
+  auto request = std::make_shared<Request>();
+  request->compact_from = keep_from;
   return Submit(request).status;
 }
 
-StoreCommit SqliteWriter::Submit(Request& request) {
+StoreCommit SqliteWriter::Submit(const std::shared_ptr<Request>& request) {
   MutexLock lock(mutex_);
   if (queue_.size() >= options_.queue_transactions_max)
     return Refused(BusyError(50, "store: too many writes wait"));
-  queue_.push_back(&request);
+  queue_.push_back(request);
   if (queue_.size() == 1) arrived_.NotifyAll();
-  while (!request.done) request.answered.Wait(mutex_);
-  return std::move(request.answer);
+  while (!request->done) request->answered.Wait(mutex_);
+  return std::move(request->answer);
 }
 
 bool SqliteWriter::AwaitRevisionAbove(StoreRevision revision, absl::Duration timeout) {
@@ -88,7 +88,7 @@ bool SqliteWriter::AwaitRevisionAbove(StoreRevision revision, absl::Duration tim
 
 void SqliteWriter::Run() {
   while (true) {
-    std::vector<Request*> group;
+    std::vector<std::shared_ptr<Request>> group;
     {
       MutexLock lock(mutex_);
       while (queue_.empty() && !stopping_) arrived_.Wait(mutex_);
@@ -102,19 +102,18 @@ void SqliteWriter::Run() {
         revision_ = committed_;
         changed_.NotifyAll();
       }
-      for (Request* request : group) {
-        request->done = true;
-        request->answered.NotifyAll();
-      }
+      for (const auto& request : group) request->done = true;
     }
+    // Without the lock, which those who wake would only wait for; they own their request together with us.
+    for (const auto& request : group) request->answered.NotifyAll();
     TendLog();
   }
   readers_.Close();  // before the writer, so that closing the last connection empties the log
   tables_.reset();
 }
 
-std::vector<SqliteWriter::Request*> SqliteWriter::TakeGroup() {
-  std::vector<Request*> group;
+std::vector<std::shared_ptr<SqliteWriter::Request>> SqliteWriter::TakeGroup() {
+  std::vector<std::shared_ptr<Request>> group;
   size_t bytes = 0;
   while (!queue_.empty() && group.size() < options_.group_transactions_max && bytes < kGroupBytesMax) {
     const StoreTransaction* transaction = queue_.front()->transaction;
@@ -138,11 +137,12 @@ void SqliteWriter::Serve(Group group) {
   // A group that met an error before its commit left nothing behind; it is taken apart, so that one
   // transaction too large for the disk does not fail its neighbours.
   if (group.size() > 1 && OpenTables().ok() && Attempt(group).ok()) return;
-  for (Request* request : group) Alone(*request);
+  for (const auto& request : group) Alone(request);
 }
 
-void SqliteWriter::Alone(Request& request) {
-  Request* const alone[] = {&request};
+void SqliteWriter::Alone(const std::shared_ptr<Request>& shared) {
+  Request& request = *shared;
+  const Group alone(&shared, 1);
   absl::Status status = OpenTables();
   if (status.ok()) status = Attempt(alone);
   bool full = ReasonOf(status) == v1::REASON_STORE_FULL;
@@ -154,7 +154,7 @@ void SqliteWriter::Alone(Request& request) {
 absl::Status SqliteWriter::Attempt(Group group) {
   StoreRevision revision = committed_, floor = floor_;
   absl::Status status = tables_->Begin();
-  for (Request* request : group) {
+  for (const auto& request : group) {
     if (status.ok()) status = Judge(*request, revision);
   }
   if (status.ok() && revision == committed_) {  // nothing to write
@@ -210,7 +210,7 @@ absl::Status SqliteWriter::Judge(Request& request, StoreRevision& revision) {
 // The sync of the group failed. What only looked at the state is refused instead: it may have looked at
 // writes of the group that will turn out never to have happened.
 void SqliteWriter::AnswerUnknown(Group group, const absl::Status& why) {
-  for (Request* request : group) {
+  for (const auto& request : group) {
     if (request->answer.outcome == StoreOutcome::kRefused) continue;
     if (request->Writes() && request->answer.outcome == StoreOutcome::kCommitted) {
       request->answer = {

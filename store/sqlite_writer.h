@@ -43,13 +43,13 @@ class SqliteWriter {
     bool Deletes() const;
     bool Writes() const { return transaction != nullptr && !transaction->ops.empty(); }
   };
-  using Group = std::span<Request* const>;
+  using Group = std::span<const std::shared_ptr<Request>>;
 
-  StoreCommit Submit(Request& request);
+  StoreCommit Submit(const std::shared_ptr<Request>& request);
   void Run();
-  std::vector<Request*> TakeGroup() HSM_REQUIRES(mutex_);
+  std::vector<std::shared_ptr<Request>> TakeGroup() HSM_REQUIRES(mutex_);
   void Serve(Group group);
-  void Alone(Request& request);
+  void Alone(const std::shared_ptr<Request>& shared);
   absl::Status Attempt(Group group);
   absl::Status Judge(Request& request, StoreRevision& revision);
   void AnswerUnknown(Group group, const absl::Status& why);
@@ -72,7 +72,7 @@ class SqliteWriter {
 
   Mutex mutex_;
   CondVar arrived_, changed_;
-  std::deque<Request*> queue_ HSM_GUARDED_BY(mutex_);
+  std::deque<std::shared_ptr<Request>> queue_ HSM_GUARDED_BY(mutex_);
   bool stopping_ HSM_GUARDED_BY(mutex_) = false;
   StoreRevision revision_ HSM_GUARDED_BY(mutex_) = 0;
   Thread thread_;

@@ -20,7 +20,7 @@ struct StoreSqliteOptions {
   size_t group_transactions_max = 64;      // in one sync
   size_t queue_transactions_max = 4096;    // waiting; more are refused with BUSY
   size_t readers = 4;                      // connections for Get and Scan
-  int checkpoint_pages = 1'000;            // log length that starts a checkpoint
+  int checkpoint_pages = 4'000;            // log length that starts a checkpoint
 };
 
 // Errors: LOCKED when another process (or object) has the file open, STORE_FAILED when it cannot be opened or
