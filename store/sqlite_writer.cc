@@ -13,7 +13,7 @@ namespace hsm {
 namespace {
 
 constexpr StoreRevision kForgetStep = 1'000;  // changes are forgotten in lots of this many
-constexpr int kLongLog = 16;  // checkpoints that readers spoiled before the writer waits for them
+constexpr int kLongLog = 4;  // checkpoints that readers spoiled before the writer waits for them
 constexpr size_t kGroupBytesMax = 2 * limits::kStoreTransactionBytesMax;
 constexpr char kGiveBackSome[] = "PRAGMA incremental_vacuum(256)";    // 1 MiB
 constexpr char kGiveBackMuch[] = "PRAGMA incremental_vacuum(16384)";  // 64 MiB
@@ -146,7 +146,10 @@ void SqliteWriter::Alone(const std::shared_ptr<Request>& shared) {
   absl::Status status = OpenTables();
   if (status.ok()) status = Attempt(alone);
   bool full = ReasonOf(status) == v1::REASON_STORE_FULL;
-  if (full && request.Deletes() && ReleaseReserve()) status = Attempt(alone);
+  if (full && request.Deletes() && ReleaseReserve()) {
+    status = OpenTables();
+    if (status.ok()) status = Attempt(alone);
+  }
   if (!status.ok()) request.answer = Refused(std::move(status));
 }
 
@@ -246,6 +249,8 @@ bool SqliteWriter::ReleaseReserve() {
   if (disk_ == nullptr || !disk_->ReleaseReserve()) return false;
   read_only_ = true;
   LogWarning("store: disk full, the reserve is released for deletes", {{"path", options_.path}});
+  // First the log moves into the database, which may need the room, and gives its own back.
+  if (tables_ != nullptr) tables_->database().Checkpoint(true).IgnoreError();
   return true;
 }
 

@@ -13,14 +13,14 @@ namespace hsm {
 struct StoreSqliteOptions {
   std::string path;  // of the database file; its directory exists
   std::string vfs;   // "" = the real disk; tests name an in-memory one (then no lock file and no reserve)
-  Clock* clock = &RealClock();             // terms and waits
-  uint64_t reserve_bytes = 64 << 20;       // given back to the disk when even a delete finds it full
+  Clock* clock = &RealClock();        // terms and waits
+  uint64_t reserve_bytes = 64 << 20;  // given back when even a delete finds the disk full; must hold the log
   uint64_t free_bytes_min = 128 << 20;     // below this, only transactions that delete are taken
   int64_t change_revisions_max = 100'000;  // history kept for Follow; older is compacted by itself
   size_t group_transactions_max = 64;      // in one sync
   size_t queue_transactions_max = 4096;    // waiting; more are refused with BUSY
   size_t readers = 4;                      // connections for Get and Scan
-  int checkpoint_pages = 4'000;            // log length that starts a checkpoint
+  int checkpoint_pages = 4'000;            // of 4 KiB; log length that starts a checkpoint
 };
 
 // Errors: LOCKED when another process (or object) has the file open, STORE_FAILED when it cannot be opened or
