@@ -150,6 +150,13 @@ TEST_F(CryptoTest, ABrokenPartitionIsLeftAloneAfterAFewFailures) {
   EXPECT_LT(Asked(1), 30);
 }
 
+TEST_F(CryptoTest, ARestartedPartitionComesBack) {
+  cluster_.StopNode(1);
+  for (int i = 0; i < 100; ++i) ASSERT_EQ(Outcome(Sign()), v1::REASON_UNSPECIFIED);
+  cluster_.StartNode(1);
+  EXPECT_TRUE(cluster_.AwaitReady(3));
+}
+
 TEST_F(CryptoTest, NoPartitionAtAllIsSaidInsideTheDeadline) {
   for (size_t i = 0; i < 3; ++i) Fail(i, Error(v1::REASON_UNREACHABLE, "made by the test"));
   v1::CryptoOp op = Sign();

@@ -19,23 +19,6 @@ constexpr double kWaitShareMax = 0.6;     // of an operation's time is waited fo
 constexpr uint32_t kInFlightMax = 2'048;  // operations per partition; beyond: BUSY
 constexpr uint32_t kBusyRetryAfterMs = 25;
 
-// Says something about the partition's health, not only about one key or moment.
-bool IsIll(v1::Reason reason) {
-  switch (reason) {
-    case v1::REASON_TOKEN_FAILED:
-    case v1::REASON_TOKEN_SESSION:
-    case v1::REASON_TOKEN_CAPACITY:
-    case v1::REASON_PIN_INCORRECT:
-    case v1::REASON_SELF_TEST_FAILED:
-    case v1::REASON_AUDIT_FAILED:
-    case v1::REASON_UNREACHABLE:
-    case v1::REASON_INTERNAL:
-      return true;
-    default:
-      return false;
-  }
-}
-
 }  // namespace
 
 void SetFailure(v1::CryptoResult& result, const absl::Status& status) {
@@ -178,7 +161,7 @@ bool Router::Send(Work& work, size_t index) {
   if (!answer.ok()) {
     v1::Reason reason = ReasonOf(answer.status());
     bool busy = reason == v1::REASON_BUSY;
-    core_.cluster.End(index, count, /*ok=*/!IsIll(reason) && reason != v1::REASON_DEADLINE_EXCEEDED);
+    core_.cluster.End(index, count, /*ok=*/!SpeaksAgainstPartition(reason));
     work.all_busy &= busy;
     for (int i : work.open) SetFailure(*work.results.mutable_results(i), answer.status());
     return false;
@@ -227,7 +210,9 @@ Router::Verdict Router::JudgeOne(size_t index, const v1::CryptoOp& op, const v1:
     return Verdict::kElsewhere;
   }
   if (reason == v1::REASON_TOMBSTONED || reason == v1::REASON_BUSY) return Verdict::kElsewhere;
-  if (IsIll(reason)) return Verdict::kDeviceElsewhere;
+  if (reason == v1::REASON_DEADLINE_EXCEEDED)
+    return Verdict::kFinal;  // the operation's own time, spent waiting there
+  if (SpeaksAgainstPartition(reason)) return Verdict::kDeviceElsewhere;
   if (IsDeviceFailure(reason)) return Verdict::kElsewhere;
   return Verdict::kFinal;
 }

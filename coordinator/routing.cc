@@ -34,6 +34,23 @@ int ChoosePartition(std::span<const RouteLoad> partitions, uint64_t random_bits)
   return LoadOf(partitions[b]) < LoadOf(partitions[a]) ? b : a;
 }
 
+bool SpeaksAgainstPartition(v1::Reason reason) {
+  switch (reason) {
+    case v1::REASON_TOKEN_FAILED:
+    case v1::REASON_TOKEN_SESSION:
+    case v1::REASON_TOKEN_CAPACITY:
+    case v1::REASON_PIN_INCORRECT:
+    case v1::REASON_SELF_TEST_FAILED:
+    case v1::REASON_AUDIT_FAILED:
+    case v1::REASON_UNREACHABLE:
+    case v1::REASON_DEADLINE_EXCEEDED:
+    case v1::REASON_INTERNAL:
+      return true;
+    default:
+      return false;
+  }
+}
+
 void Breaker::Roll(absl::Duration now) {
   if (now - window_start_ < kWindow) return;
   window_start_ = now;

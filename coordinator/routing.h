@@ -5,6 +5,7 @@
 #include <span>
 
 #include "absl/time/time.h"
+#include "hsm/v1/error.pb.h"
 
 namespace hsm {
 
@@ -16,6 +17,10 @@ struct RouteLoad {
 };
 // The less loaded of two eligible partitions drawn by `random_bits`; -1 if none is eligible.
 int ChoosePartition(std::span<const RouteLoad> partitions, uint64_t random_bits);
+
+// Whether a failure speaks against the partition as a whole, and not only about one key, one caller or this
+// moment. A partition without a lease or with another epoch is well: it gets a lease once it is READY again.
+bool SpeaksAgainstPartition(v1::Reason reason);
 
 // Leaves a partition out after 5 failures or 30 % failures within 10 s; after a pause lets single probes
 // through and comes back after 3 good ones. One per partition.
