@@ -12,11 +12,14 @@ const std::optional<double>* chosen_timeout = nullptr;
 
 void SetTimeout(const std::optional<double>* seconds) { chosen_timeout = seconds; }
 
+std::optional<absl::Duration> ChosenTimeout() {
+  if (chosen_timeout == nullptr || !*chosen_timeout) return std::nullopt;
+  return absl::Seconds(**chosen_timeout);
+}
+
 absl::StatusOr<std::unique_ptr<Client>> Connect() {
   HSM_ASSIGN_OR_RETURN(ClientOptions options, ClientOptions::FromEnvironment());
-  if (chosen_timeout != nullptr && *chosen_timeout) {
-    options.timeout = options.crypto_timeout = absl::Seconds(**chosen_timeout);
-  }
+  if (auto timeout = ChosenTimeout()) options.timeout = options.crypto_timeout = *timeout;
   return Client::Connect(std::move(options));
 }
 

@@ -13,6 +13,7 @@ namespace hsm::cli {
 absl::StatusOr<std::unique_ptr<Client>> Connect();
 // --timeout, read when Connect runs; absent = the client's defaults.
 void SetTimeout(const std::optional<double>* seconds);
+std::optional<absl::Duration> ChosenTimeout();
 
 void Pause(absl::Duration time);
 

@@ -214,7 +214,7 @@ absl::Status StayInForeground(const DevCluster& cluster) {
 }
 
 absl::Status Up(const DevArguments& a) {
-  Deadline deadline(RealClock(), kUpTimeout);
+  Deadline deadline(RealClock(), ChosenTimeout().value_or(kUpTimeout));
   HSM_ASSIGN_OR_RETURN(std::string data, DevDirectory(a.data));
   absl::StatusOr<DevCluster> cluster = PrepareCluster(a, data);
   if (!cluster.ok()) return ReportUpFailure(cluster.status());
@@ -293,7 +293,7 @@ absl::Status Kill(const DevArguments& a) {
 
 absl::Status AwaitPartition(const DevCluster& cluster, const std::string& name) {
   HSM_ASSIGN_OR_RETURN(auto client, Client::Connect(AdminOptions(cluster, absl::Seconds(1))));
-  Deadline deadline(RealClock(), kStartTimeout);
+  Deadline deadline(RealClock(), ChosenTimeout().value_or(kStartTimeout));
   std::string seen = "unknown";
   while (!deadline.Passed()) {
     absl::StatusOr<v1::HsmStatus> status = client->GetStatus();
@@ -344,6 +344,9 @@ void AddDevCommands(Command& root) {
   up.Flag("--detach", a->detach, "return when all partitions are READY; otherwise it runs until Ctrl-C");
   up.Example("qhsm dev up --name demo --data ~/demo --partitions 3 --detach");
   up.Example("eval \"$(qhsm dev env --data ~/demo)\" && qhsm status");
+  up.Example(
+      "qhsm dev up --name busy --data ~/busy --detach --timeout 60    # on a machine that has other things "
+      "to do");
   up.Example("qhsm dev up --name slow --data ~/slow --profile azure-managed-hsm --detach");
   verb("down", "End all its processes; keys and settings stay", &Down);
   verb("status", "The HSM's status, and its processes", &Status);

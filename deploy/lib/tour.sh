@@ -24,7 +24,7 @@ start_cluster() {
   local name=$1; shift
   cluster=${QHSM_TOUR_DATA:-$(mktemp -d "${TMPDIR:-/tmp}/qhsm-$name.XXXXXX")}
   trap end_cluster EXIT
-  qhsm dev up --name "$name" --data "$cluster" --partitions 3 --detach "$@"
+  qhsm dev up --name "$name" --data "$cluster" --partitions 3 --detach --timeout 60 "$@"
   eval "$(qhsm dev env --data "$cluster")"
 }
 

@@ -74,7 +74,7 @@ TEST(DevClusterTest, DownAndUpAgainKeepsTheKeys) {
   ASSERT_NE(cluster, nullptr);
   Json made = cluster->Answer({"key", "create", "--name", "kept", "--kty", "EC-HSM"});
   ASSERT_EQ(cluster->Qhsm({"dev", "down", "--data", cluster->data()}).exit_code, 0);
-  Ended up = cluster->Qhsm({"dev", "up", "--data", cluster->data(), "--detach"});
+  Ended up = cluster->Qhsm({"dev", "up", "--data", cluster->data(), "--detach", "--timeout", "60"});
   ASSERT_EQ(up.exit_code, 0) << up.err;
   EXPECT_TRUE(cluster->AwaitReady());
   Json found = cluster->Answer({"key", "show", "--name", "kept"});

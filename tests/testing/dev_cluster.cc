@@ -31,9 +31,10 @@ std::unique_ptr<DevCluster> DevCluster::Up(const std::vector<std::string>& optio
     return nullptr;
   }
   std::unique_ptr<DevCluster> cluster(new DevCluster(pattern));
-  std::vector<std::string> arguments = {"dev", "up", "--name", "test", "--data", pattern, "--detach"};
+  std::vector<std::string> arguments = {"dev",   "up",       "--name",    "test", "--data",
+                                        pattern, "--detach", "--timeout", "60"};
   arguments.insert(arguments.end(), options.begin(), options.end());
-  Ended up = cluster->Qhsm(arguments);
+  Ended up = cluster->Qhsm(arguments, absl::Seconds(90));
   cluster->up_took_ = up.took;
   if (up.exit_code != 0) {
     ADD_FAILURE() << "qhsm dev up: " << up.out << up.err;

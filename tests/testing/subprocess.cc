@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -88,7 +89,9 @@ Ended RunProgram(const std::vector<std::string>& arguments,
   if (failed == 0) {
     if (!Drain(out[0], err[0], ended, deadline)) kill(pid, SIGKILL);
     int status = 0;
-    waitpid(pid, &status, 0);
+    rusage used{};
+    wait4(pid, &status, 0, &used);
+    ended.cpu = absl::DurationFromTimeval(used.ru_utime) + absl::DurationFromTimeval(used.ru_stime);
     ended.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
   }
   close(out[0]);

@@ -13,6 +13,7 @@ struct Ended {
   int exit_code = -1;  // -1: killed, by a signal or because `timeout` passed
   std::string out, err;
   absl::Duration took;
+  absl::Duration cpu;  // of the program itself: does not grow when the machine is busy
 
   // The JSON document on standard output; a null value, and a test failure, if it is none.
   Json Document() const;
