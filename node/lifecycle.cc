@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -139,7 +140,7 @@ absl::Status Lifecycle::OpenDomain(const rpc::DomainBundle& bundle) {
   if (TokenIsEmpty(status)) return ForgetDomain(status);
   if (!NeedsOperator(status)) return status;
   LogError("the partition refuses to serve", {{"error", status}});
-  SetState(rpc::NODE_STATE_REFUSED, std::string(status.message()));
+  SetState(rpc::NODE_STATE_REFUSED, DetailOf(status).message());
   return absl::OkStatus();
 }
 
@@ -154,6 +155,7 @@ absl::Status Lifecycle::OpenToken(const rpc::DomainBundle& bundle) {
   HSM_ASSIGN_OR_RETURN(token_lock_, TokenLock::Take(config_.data_dir));
   HSM_ASSIGN_OR_RETURN(token_, Pkcs11Token::Open(config_.token));
   if (!token_->HasKeks()) return Error(v1::REASON_NOT_ACTIVE, "the token has no domain keys");
+  HSM_RETURN_IF_ERROR(CheckProbe());
   watched_ = WatchToken(*token_, *watchdog_);
   Partition::Options options;
   options.node = config_.name;
@@ -168,6 +170,30 @@ absl::Status Lifecycle::OpenToken(const rpc::DomainBundle& bundle) {
   state_ = rpc::NODE_STATE_SERVING;
   message_.clear();
   return absl::OkStatus();
+}
+
+// The join probe, once for each module and token: it costs a third of a second and makes keys. The self-test,
+// which tries the attacks that matter, runs at every start (Partition::LoadDomain).
+absl::Status Lifecycle::CheckProbe() {
+  std::string module = config_.token.module.empty() ? config_.token.uri : config_.token.module;
+  struct stat file{};
+  if (stat(config_.token.module.c_str(), &file) == 0) {
+    module += ' ' + std::to_string(file.st_size) + ' ' + std::to_string(file.st_mtim.tv_sec);
+  }
+  std::string subject = module + ' ' + token_->Identity().serial;
+  if (blobs_->State("probe_subject") != subject) {
+    Pkcs11Token::ProbeSummary probe = token_->JoinProbe();
+    BlobBatch batch;
+    batch.SetState("probe_subject", subject);
+    batch.SetState("probe_grade", probe.grade);
+    batch.SetState("probe_report", probe.json);
+    HSM_RETURN_IF_ERROR(blobs_->Commit(batch));
+  }
+  std::string grade = blobs_->State("probe_grade");
+  if (grade == "strong") return absl::OkStatus();
+  return Error(v1::REASON_SELF_TEST_FAILED,
+               "the token is graded '" + grade +
+                   "': it does not enforce what protects the keys (qhsm-node probe says more)");
 }
 
 // Back to NO_DOMAIN by a restart, so that the helper finds a process without a module.
@@ -230,6 +256,7 @@ absl::StatusOr<rpc::GetInfoResponse> Lifecycle::GetInfo() {
     HSM_ASSIGN_OR_RETURN(response, serving->GetInfo({}));
   }
   *response.mutable_status() = Status();
+  response.set_probe_report(blobs_->State("probe_report"));
   response.set_certificate_sha256(ToString(certificate_->Fingerprint()));
   response.set_pid(static_cast<uint64_t>(getpid()));
   response.set_cpu_us(CpuMicroseconds());
@@ -315,7 +342,7 @@ absl::StatusOr<rpc::JoinKey> Lifecycle::BeginJoin(const rpc::BeginJoinRequest& r
     SetState(rpc::NODE_STATE_JOINING, "waits for a hand-over");
   } else {
     joining_.reset();
-    SetState(rpc::NODE_STATE_NO_DOMAIN, std::string(response.status().message()));
+    SetState(rpc::NODE_STATE_NO_DOMAIN, DetailOf(response.status()).message());
   }
   Done();
   return response;
@@ -341,7 +368,7 @@ absl::StatusOr<rpc::CompleteJoinResponse> Lifecycle::CompleteJoin(const rpc::Com
     return OpenJoined(handover.bundle());
   }();
   joining_.reset();
-  if (!status.ok()) SetState(rpc::NODE_STATE_NO_DOMAIN, std::string(status.message()));
+  if (!status.ok()) SetState(rpc::NODE_STATE_NO_DOMAIN, DetailOf(status).message());
   Done();
   if (!status.ok()) return status;
   return rpc::CompleteJoinResponse();

@@ -71,6 +71,7 @@ class Lifecycle {
   absl::Status OpenDomain(const rpc::DomainBundle& bundle);
   absl::Status OpenJoined(const rpc::DomainBundle& bundle);
   absl::Status OpenToken(const rpc::DomainBundle& bundle);
+  absl::Status CheckProbe();
   absl::Status StoreDomain(const rpc::DomainBundle& bundle, Epoch epoch, DataSet data_set);
   absl::Status ForgetDomain(const absl::Status& why);
   void SetState(rpc::NodeState state, std::string message);

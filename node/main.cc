@@ -178,6 +178,8 @@ int RunProbe(const Arguments& arguments) {
     printf("token: %s %s, serial %s, label %s\n", identity.manufacturer.c_str(), identity.model.c_str(),
            identity.serial.c_str(), identity.label.c_str());
     printf("domain keys: %s\n", token->HasKeks() ? token->DomainTag().c_str() : "none");
+    Pkcs11Token::ProbeSummary probe = token->JoinProbe();
+    printf("grade: %s\n%s\n", probe.grade.c_str(), probe.json.c_str());
     absl::Status tried = token->HasKeks() ? token->SelfTest() : absl::OkStatus();
     if (token->HasKeks())
       printf("self-test: %s\n", tried.ok() ? "passed" : std::string(tried.message()).c_str());

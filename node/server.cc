@@ -103,7 +103,8 @@ bool NodeServer::Ask(size_t index) {
   rpc::HeartbeatResponse response;
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + kAskTimeout);
-  context.set_wait_for_ready(true);  // a failing-fast call would leave the connection attempt without anybody who polls
+  context.set_wait_for_ready(
+      true);  // a failing-fast call would leave the connection attempt without anybody who polls
   absl::Duration asked_at = RealClock().Uptime();
   grpc::Status answer = coordinator.stub->Heartbeat(&context, request, &response);
   if (!answer.ok()) {
