@@ -172,13 +172,6 @@ TEST_P(StoreContractTest, GuardsAloneRaiseNothing) {
   EXPECT_EQ(Put("/a", "2"), first + 1);
 }
 
-TEST_P(StoreContractTest, GuardsAreJudgedBeforeTheOperations) {
-  StoreTransaction transaction{
-      {StoreGuard::Absent("/a")}, {StoreOp::Put("/a", "1"), StoreOp::Put("/b", "2")}, {}};
-  EXPECT_EQ(store_->Commit(transaction).outcome, StoreOutcome::kCommitted);
-  EXPECT_EQ(Find("/a")->mod_revision, Find("/b")->mod_revision);
-}
-
 TEST_P(StoreContractTest, GetAnswersInTheOrderAsked) {
   Put("/a", "1");
   Put("/b", "2");
