@@ -13,7 +13,7 @@ namespace {
 constexpr absl::Duration kDomainTimeout =
     absl::Seconds(60);  // key generation inside a token, by a helper process
 constexpr absl::Duration kHandoverTimeout = absl::Seconds(90);
-constexpr absl::Duration kHandoverPoll = absl::Milliseconds(200);
+constexpr absl::Duration kHandoverPoll = absl::Milliseconds(100);
 constexpr absl::Duration kDrainTimeout = absl::Seconds(3);
 
 std::string FingerprintOf(const std::string& spki) {
@@ -49,11 +49,71 @@ void Healer::Tick() {
     return;
   }
   if (!view->Serves()) return;  // a restore is under way: its partitions are not restarted
+  std::vector<size_t> waiting;
   for (size_t i = 0; i < core_.cluster.size(); ++i) {
-    if (!WaitsForDomain(core_.cluster.View(i))) continue;
-    absl::Status status = Heal(i);
-    core_.cluster.SetMessage(i, DetailOf(status).message());
+    if (WaitsForDomain(core_.cluster.View(i))) waiting.push_back(i);
   }
+  if (waiting.empty()) return;
+  BeginJoins(waiting, view->id);
+  for (size_t index : waiting) {
+    absl::Status status = Heal(index);
+    core_.cluster.SetMessage(index, DetailOf(status).message());
+  }
+}
+
+// Join keys take a token a while to make: all at once, and at the start beside the domain keys of `maker`.
+std::optional<absl::StatusOr<rpc::MakeDomainResponse>> Healer::BeginJoins(std::vector<size_t> joiners,
+                                                                          const HsmId& hsm,
+                                                                          std::optional<size_t> maker) {
+  rpc::BeginJoinRequest begin;
+  begin.set_hsm_id(hsm.Raw());
+  begin.set_epoch(core_.state.View()->epoch);
+  rpc::MakeDomainRequest make;
+  make.set_hsm_id(begin.hsm_id());
+  make.set_epoch(begin.epoch());
+  std::erase_if(joiners, [this](size_t index) { return Known(index).has_value(); });
+  struct Answer {
+    std::optional<absl::StatusOr<rpc::JoinKey>> key;
+    std::optional<absl::StatusOr<rpc::MakeDomainResponse>> made;
+  };
+  ClusterState& cluster = core_.cluster;
+  std::vector<size_t> targets = joiners;
+  if (maker.has_value()) targets.push_back(*maker);
+  std::vector<uint64_t> incarnations;
+  for (size_t index : targets) incarnations.push_back(cluster.View(index).heartbeat.incarnation());
+  auto answers = core_.fan_out.GatherPlaces<Answer>(
+      targets,
+      [&cluster, begin, make, joining = joiners.size()](size_t place, size_t index) {
+        Answer answer;
+        if (place < joining) answer.key = cluster.client(index).BeginJoin(begin, kDomainTimeout);
+        if (place >= joining) answer.made = cluster.client(index).MakeDomain(make, kDomainTimeout);
+        return answer;
+      },
+      nullptr, absl::ZeroDuration(), kDomainTimeout + absl::Seconds(1));
+  for (size_t i = 0; i < joiners.size(); ++i) {
+    if (!answers[i].has_value() || !answers[i]->key->ok()) {
+      problems_[joiners[i]] =
+          answers[i].has_value() ? DetailOf(answers[i]->key->status()).message() : "no answer";
+      continue;
+    }
+    Joiner joiner;
+    joiner.key = **std::move(answers[i]->key);
+    joiner.fingerprint = FingerprintOf(joiner.key.spki());
+    joiner.incarnation = incarnations[i];
+    MutexLock lock(mutex_);
+    joiners_[joiners[i]] = std::move(joiner);
+  }
+  if (!maker.has_value() || !answers.back().has_value()) return std::nullopt;
+  return std::move(answers.back()->made);
+}
+
+// The join key of the process that runs there now.
+std::optional<Healer::Joiner> Healer::Known(size_t index) {
+  const uint64_t incarnation = core_.cluster.View(index).heartbeat.incarnation();
+  MutexLock lock(mutex_);
+  auto found = joiners_.find(index);
+  if (found == joiners_.end() || found->second.incarnation != incarnation) return std::nullopt;
+  return found->second;
 }
 
 // Only when every configured partition has been heard of: a domain made elsewhere must not be overlooked.
@@ -80,6 +140,8 @@ absl::Status Healer::Bootstrap() {
   if (view->mode == rpc::HSM_MODE_UNSPECIFIED) HSM_RETURN_IF_ERROR(Provision());
   view = core_.state.View();
   HSM_ASSIGN_OR_RETURN(rpc::DomainBundle bundle, FindOrMakeDomain(view->stored));
+  // Empty, but of this data set; before anybody may create.
+  HSM_RETURN_IF_ERROR(core_.table.Load(core_.catalogue, view->data_set));
   rpc::StoredHsm active = view->stored;
   *active.mutable_bundle() = std::move(bundle);
   active.set_mode(rpc::HSM_MODE_ACTIVE);
@@ -97,27 +159,30 @@ absl::Status Healer::Provision() {
   hsm.set_created(absl::ToUnixSeconds(core_.clock.Now()));
   hsm.set_retention_days(core_.config.retention_days);
   hsm.set_purge_protection(core_.config.purge_protection);
+  hsm.set_domain_maker(core_.cluster.name(0));
   return CommitHsm(core_, *core_.state.View(), hsm, AuditOfSystem("ProvisionHsm", hsm.name())).status;
 }
 
-// The first partition makes it; after a crash in between, the one that has it says so.
+// One partition, chosen durably before, makes it: a second try elsewhere could give the HSM two domains.
 absl::StatusOr<rpc::DomainBundle> Healer::FindOrMakeDomain(const rpc::StoredHsm& hsm) {
-  std::optional<size_t> first;
-  for (size_t i = 0; i < core_.cluster.size(); ++i) {
-    PartitionView partition = core_.cluster.View(i);
-    if (partition.heartbeat.hsm_id() == hsm.id()) {
-      HSM_ASSIGN_OR_RETURN(rpc::GetInfoResponse info, core_.cluster.client(i).GetInfo({}, kDomainTimeout));
-      if (info.has_bundle()) return info.bundle();
-    }
-    if (!first.has_value() && WaitsForDomain(partition)) first = i;
+  std::optional<size_t> maker = core_.cluster.IndexOf(hsm.domain_maker());
+  if (!maker.has_value()) {
+    return Error(v1::REASON_CONFIG_INVALID,
+                 "partition " + hsm.domain_maker() + " makes the domain keys, but is not there");
   }
-  if (!first.has_value()) return Error(v1::REASON_NO_PARTITION, "no partition waits for domain keys");
-  rpc::MakeDomainRequest request;
-  request.set_hsm_id(hsm.id());
-  request.set_epoch(core_.state.View()->epoch);
-  LogInfo("making the domain keys", {{"partition", core_.cluster.name(*first)}});
-  HSM_ASSIGN_OR_RETURN(rpc::MakeDomainResponse made,
-                       core_.cluster.client(*first).MakeDomain(request, kDomainTimeout));
+  if (core_.cluster.View(*maker).heartbeat.hsm_id() == hsm.id()) {  // made, and then something broke
+    HSM_ASSIGN_OR_RETURN(rpc::GetInfoResponse info, core_.cluster.client(*maker).GetInfo({}, kDomainTimeout));
+    if (info.has_bundle()) return info.bundle();
+  }
+  std::vector<size_t> others;
+  for (size_t i = 0; i < core_.cluster.size(); ++i) {
+    if (i != *maker && WaitsForDomain(core_.cluster.View(i))) others.push_back(i);
+  }
+  LogInfo("making the domain keys", {{"partition", hsm.domain_maker()}});
+  auto answer = BeginJoins(others, *HsmId::From(hsm.id()), maker);
+  if (!answer.has_value())
+    return Error(v1::REASON_DEADLINE_EXCEEDED, "the domain keys were not made in time");
+  HSM_ASSIGN_OR_RETURN(rpc::MakeDomainResponse made, *std::move(answer));
   if (!made.has_bundle() || made.bundle().hsm_id() != hsm.id()) {
     return Error(v1::REASON_OTHER_DOMAIN, "a partition made domain keys for another HSM");
   }
@@ -145,31 +210,11 @@ absl::StatusOr<size_t> Healer::ChooseSponsor(size_t joiner) const {
 }
 
 absl::Status Healer::Heal(size_t index) {
-  HsmViewPtr view = core_.state.View();
-  const uint64_t incarnation = core_.cluster.View(index).heartbeat.incarnation();
-  Joiner joiner;
-  bool known = false;
-  {
-    MutexLock lock(mutex_);
-    auto found = joiners_.find(index);
-    known = found != joiners_.end() && found->second.incarnation == incarnation;
-    if (known) joiner = found->second;
-  }
-  if (core_.config.healing == HealingPolicy::kAutomatic) {
-    HSM_RETURN_IF_ERROR(ChooseSponsor(index).status());  // nothing to begin for otherwise
-  }
-  if (!known) {
-    rpc::BeginJoinRequest begin;
-    begin.set_hsm_id(view->id.Raw());
-    begin.set_epoch(view->epoch);
-    HSM_ASSIGN_OR_RETURN(joiner.key, core_.cluster.client(index).BeginJoin(begin, kDomainTimeout));
-    if (joiner.key.node() != core_.cluster.name(index)) {
-      return Error(v1::REASON_CONFLICT, "the join key is for " + joiner.key.node());
-    }
-    joiner.fingerprint = FingerprintOf(joiner.key.spki());
-    joiner.incarnation = incarnation;
-    MutexLock lock(mutex_);
-    joiners_[index] = joiner;
+  std::optional<Joiner> known = Known(index);
+  if (!known.has_value()) return Error(v1::REASON_UNREACHABLE, "has made no join key: " + problems_[index]);
+  Joiner& joiner = *known;
+  if (joiner.key.node() != core_.cluster.name(index)) {
+    return Error(v1::REASON_CONFLICT, "the join key is for " + joiner.key.node());
   }
   if (core_.config.healing == HealingPolicy::kApproved && !joiner.approved.has_value()) {
     return Error(v1::REASON_NOT_ACTIVE, "has no domain keys: approve it with `qhsm partition approve " +

@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "coordinator/core.h"
@@ -32,6 +33,9 @@ class Healer {
   absl::Status Bootstrap();
   absl::Status Provision();
   absl::StatusOr<rpc::DomainBundle> FindOrMakeDomain(const rpc::StoredHsm& hsm);
+  std::optional<absl::StatusOr<rpc::MakeDomainResponse>> BeginJoins(
+      std::vector<size_t> joiners, const HsmId& hsm, std::optional<size_t> maker = std::nullopt);
+  std::optional<Joiner> Known(size_t index);
   absl::Status Heal(size_t index);
   absl::StatusOr<size_t> ChooseSponsor(size_t joiner) const;
   absl::Status HandOver(size_t joiner, size_t sponsor, const Joiner& details);
@@ -40,6 +44,7 @@ class Healer {
 
   Core& core_;
   std::string said_;  // the loop's thread only: why the HSM is not active, so that it is logged once
+  std::map<size_t, std::string> problems_;  // the loop's thread only: why a join key was not made
   Mutex mutex_;
   std::map<size_t, Joiner> joiners_ HSM_GUARDED_BY(mutex_);
 };

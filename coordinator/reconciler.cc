@@ -34,6 +34,11 @@ bool KnowsAll(const KeyEntry& entry, const rpc::HeldKey& held) {
 absl::Status Reconciler::AlignDataSet(size_t index) {
   HsmViewPtr view = core_.state.View();
   HSM_ASSIGN_OR_RETURN(rpc::GetInfoResponse info, core_.cluster.client(index).GetInfo({}, kSyncTimeout));
+  const std::string& ours = view->stored.bundle().replication_kek_fingerprint();
+  if (info.has_bundle() && info.bundle().replication_kek_fingerprint() != ours) {
+    core_.cluster.Refuse(index, "its domain keys are others than this HSM's", core_.clock.Uptime());
+    return Error(v1::REASON_OTHER_DOMAIN, "its domain keys are others than this HSM's");
+  }
   if (info.status().data_set() == view->data_set) return absl::OkStatus();
   rpc::ControlRequest control;
   control.set_switch_data_set(view->data_set);
