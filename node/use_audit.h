@@ -2,7 +2,7 @@
 // Who used which key: one hash-chained log per node. Callers append to a bounded ring; one thread writes it
 // out in blocks, one hash and one fdatasync a block, every Options::batch. What is in the ring when the
 // machine dies is lost: that is the declared loss window. If a block cannot be written, every operation fails
-// until one can (AUDIT_FAILED): no use without its entry. Format: docs/replication.md, "Use audit".
+// until one can (AUDIT_FAILED): no use without its entry. Format: docs/node.md, "Use audit".
 // Thread-safe.
 #include <cstdint>
 #include <memory>
