@@ -28,6 +28,7 @@ struct Partition::Parts {
   }
 
   absl::Status Load(const rpc::DomainBundle& bundle);
+  absl::Status DropOldDataSets();
   absl::StatusOr<rpc::ControlResponse> Control(const rpc::ControlRequest& request);
 
   NodeCore core;
@@ -63,10 +64,22 @@ absl::Status Partition::Parts::Load(const rpc::DomainBundle& bundle) {
     batch.SetState("domain", bytes);
     HSM_RETURN_IF_ERROR(core.blobs.Commit(batch));
   }
+  HSM_RETURN_IF_ERROR(DropOldDataSets());
   HSM_RETURN_IF_ERROR(core.LoadTombstones());
   HSM_RETURN_IF_ERROR(core.OpenIndex(core.fence.data_set()).status());
   core.ready.store(true);
   return absl::OkStatus();
+}
+
+// Kept: the one that serves, the one before it (a restore may be taken back), and those above it (being
+// loaded).
+absl::Status Partition::Parts::DropOldDataSets() {
+  HSM_ASSIGN_OR_RETURN(std::vector<DataSet> held, core.blobs.DataSets());  // ascending
+  std::erase_if(held, [this](DataSet data_set) { return data_set >= core.fence.data_set(); });
+  if (!held.empty()) held.pop_back();
+  BlobBatch batch;
+  for (DataSet data_set : held) batch.DropDataSet(data_set);
+  return core.blobs.Commit(batch);
 }
 
 absl::Status Partition::LoadDomain(const rpc::DomainBundle& bundle) {

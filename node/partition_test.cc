@@ -379,6 +379,20 @@ TEST_F(PartitionTest, ADataSetSwitchIsAtomicAndKeepsTombstones) {
   EXPECT_EQ(ReasonOf(node_.Install(revenant, Attempt(5)).status()), v1::REASON_TOMBSTONED);
 }
 
+TEST_F(PartitionTest, DataSetsBeforeThePreviousOneAreDroppedAtTheNextStart) {
+  auto records = node_.Create("k");
+  HeadRow row = *node_.blobs().ReadHead(1, UidOf(*records), AttemptId{});
+  BlobBatch batch;
+  for (DataSet data_set : {2, 3, 4}) {
+    row.data_set = data_set;
+    batch.PutHead(row);
+  }
+  batch.SetState("data_set", "3");
+  ASSERT_TRUE(node_.blobs().Commit(batch).ok());
+  node_.Restart();
+  EXPECT_EQ(*node_.blobs().DataSets(), (std::vector<DataSet>{2, 3, 4}));
+}
+
 TEST_F(PartitionTest, AnotherDomainIsRefused) {
   TestDomain other(99);
   TestNode node(domain_, "p3");
