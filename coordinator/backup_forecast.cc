@@ -124,12 +124,9 @@ Effect SharedProcessors(const ForecastInput& input) {
   const double processors = input.processors;
   const double asking = std::clamp(input.in_flight, 1.0, 2 * processors);
   Effect effect;
-  double exporting_share = std::min(exporting, processors);
-  if (asking + exporting > processors) {
-    effect.ratio = std::max(asking / (asking + exporting), 1 - exporting / processors);
-    exporting_share = std::min(exporting_share, processors * exporting / (asking + exporting));
-  }
-  if (!input.operations_per_second) exporting_share = std::min(exporting, processors);
+  effect.ratio = std::min(1.0, processors / (asking + exporting)) / std::min(1.0, processors / asking);
+  const double others = input.operations_per_second ? asking : 0;
+  const double exporting_share = exporting * std::min(1.0, processors / (others + exporting));
   if (input.export_seconds > 0) effect.versions_per_second = exporting_share / input.export_seconds;
   return effect;
 }

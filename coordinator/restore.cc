@@ -18,6 +18,7 @@ namespace hsm {
 namespace {
 
 constexpr absl::Duration kDigestTimeout = absl::Seconds(30);
+constexpr absl::Duration kServingWait = absl::Minutes(2);
 constexpr size_t kRollbackKeysPerStep = 256;
 constexpr int kNewIncarnationsListedMax = 500;
 
@@ -368,8 +369,22 @@ absl::StatusOr<JobProgress> RestoreJob::Switch(JobRow& row) {
     HSM_RETURN_IF_ERROR(coordinator_.SwitchDataSet(row.id, state_.data_set(), Audit(row, "SwitchDataSet")));
   }
   // What a later roll-back compares with: anything written after this revision is a change since the restore.
-  state_.set_switch_revision(static_cast<uint64_t>(core_.state.View()->store_revision));
-  HSM_RETURN_IF_ERROR(SaveState(row));
+  if (state_.switch_revision() == 0) {
+    state_.set_switch_revision(static_cast<uint64_t>(core_.state.View()->store_revision));
+    HSM_RETURN_IF_ERROR(SaveState(row));
+  }
+  // Done when every READY partition says that it serves the new data set, W at least. The switch stands in
+  // any case.
+  if (!serving_by_) serving_by_.emplace(core_.clock, kServingWait);
+  uint32_t serving = 0;
+  bool all = true;
+  for (const PartitionView& partition : core_.cluster.Views()) {
+    if (partition.state != v1::PARTITION_STATE_READY) continue;
+    const bool switched = partition.heartbeat.data_set() == state_.data_set();
+    serving += switched;
+    all = all && switched;
+  }
+  if ((!all || serving < core_.cluster.quorum()) && !serving_by_->Passed()) return JobProgress::kWaiting;
   return JobProgress::kDone;
 }
 

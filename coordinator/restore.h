@@ -59,6 +59,7 @@ class RestoreJob {
   std::unique_ptr<BackupStorage> target_;
   std::unique_ptr<BackupReader> reader_;
   bool open_ = false;
+  std::optional<Deadline> serving_by_;  // how long the end of a made switch is waited for
 };
 
 }  // namespace hsm
