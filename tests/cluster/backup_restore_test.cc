@@ -294,6 +294,18 @@ void FlipByte(const fs::path& path, std::streamoff at) {
   file.put(byte);
 }
 
+// A sound manifest in every respect but that nobody signed what it says now.
+void EditManifest(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  const std::string stored((std::istreambuf_iterator<char>(in)), {});
+  rpc::ManifestFile file = *ParseManifestFile(View(stored));
+  rpc::ManifestFields fields;
+  fields.ParseFromString(file.manifest());
+  fields.set_created(fields.created() + 1);
+  file.set_manifest(fields.SerializeAsString());
+  std::ofstream(path, std::ios::binary) << StringView(EncodeManifestFile(file));
+}
+
 INSTANTIATE_TEST_SUITE_P(
     BackupRestore, HostileFolderTest,
     ::testing::Values(
@@ -308,6 +320,7 @@ INSTANTIATE_TEST_SUITE_P(
                   }},
         Hostility{"NoManifest", [](auto& folder, auto&) { fs::remove(folder / "manifest"); }},
         Hostility{"FlippedManifest", [](auto& folder, auto&) { FlipByte(folder / "manifest", 30); }},
+        Hostility{"EditedManifest", [](auto& folder, auto&) { EditManifest(folder / "manifest"); }},
         Hostility{"Symlink",
                   [](auto& folder, auto& chunks) {
                     fs::rename(chunks[0], folder / "x");
