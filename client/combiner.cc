@@ -172,7 +172,8 @@ void Combiner::Exchange(const std::vector<Waiter*>& batch, Waiter& self) {
   {
     MutexLock lock(mutex_);
     in_flight_ -= static_cast<uint32_t>(batch.size());
-    tuner_.OnBatch(sent.size(), !queue_.empty(), clock_.Uptime());
+    // One lane that carries everybody leaves nobody waiting, and still more lanes may help.
+    tuner_.OnBatch(sent.size(), !queue_.empty() || sent.size() > 1, clock_.Uptime());
   }
   for (Waiter* waiter : batch) Finish(*waiter, self);
 }
