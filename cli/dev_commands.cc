@@ -328,7 +328,7 @@ void AddDevCommands(Command& root) {
   auto verb = [&](const std::string& name, const std::string& about,
                   absl::Status (*action)(const DevArguments&)) {
     Command made = dev.Sub(name, about);
-    made.Text("--data", a->data, "directory the cluster lives in").FromEnvironment("QHSM_DEV_DATA");
+    made.Text("--data", a->data, "directory the cluster lives in; $QHSM_DEV_DATA if left out");
     made.Does([a, action] { return action(*a); });
     return made;
   };

@@ -42,6 +42,8 @@ class Command {
   Command& OneOf(
       const std::vector<std::string>& values);  // any case; the spelling given here is what is stored
   Command& Repeatable();                        // Texts: one value each time it is given
+  // Only for an option whose target no other command shares: the variable is read for commands not chosen,
+  // too.
   Command& FromEnvironment(const std::string& variable);
 
   Command& Example(const std::string& line);  // shown under --help, in order
