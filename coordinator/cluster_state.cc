@@ -6,6 +6,12 @@
 #include "common/mutant.h"
 
 namespace hsm {
+namespace {
+
+constexpr double kClockMargin =
+    1.005;  // two uptime clocks differ by less: docs/replication.md, "Revocations"
+
+}  // namespace
 
 ClusterState::ClusterState(std::vector<PartitionClient*> clients, const Clock& clock, MembershipTimes times)
     : clock_(clock), times_(times) {
@@ -16,7 +22,7 @@ ClusterState::ClusterState(std::vector<PartitionClient*> clients, const Clock& c
     // Leases that an earlier leader may have granted: none is longer than this from now on.
     MutexLock lock(slots_.back()->mutex);
     slots_.back()->lease_until =
-        times.started + absl::Milliseconds(limits::kServingLeaseMs) * 1.005 + absl::Milliseconds(100);
+        times.started + absl::Milliseconds(limits::kServingLeaseMs) * kClockMargin + absl::Milliseconds(100);
   }
 }
 
@@ -210,7 +216,8 @@ bool ClusterState::GrantLease(size_t index, absl::Duration now, absl::Duration l
   PartitionFacts without = slot.facts;
   without.breaker_open = false;
   if (DecideState(without, times_, now) != v1::PARTITION_STATE_READY) return false;
-  slot.lease_until = std::max(slot.lease_until, now + length);
+  // The partition counts the same length on its own clock, which may run slower than ours.
+  slot.lease_until = std::max(slot.lease_until, now + length * kClockMargin);
   return true;
 }
 

@@ -6,6 +6,7 @@
 
 #include "common/check.h"
 #include "common/error.h"
+#include "store/catalogue.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/nemesis.h"
 #include "tests/sim/scenarios.h"
@@ -109,9 +110,21 @@ std::optional<v1::Job> RunUnderCrashes(SimCluster& cluster, const std::string& i
   return AwaitJob(cluster, id, absl::Minutes(5));
 }
 
+// The job has recorded that restore mode is entered and acknowledged everywhere.
+bool LoadHasBegun(SimCluster& cluster) {
+  absl::StatusOr<StorePage> page = cluster.store().Scan(store_key::JobPrefix(), "", 100);
+  if (!page.ok()) return false;
+  for (const StoreRecord& record : page->records) {
+    rpc::StoredJob job;
+    if (job.ParseFromString(record.value) && (job.job().step() == "load" || job.job().step() == "compare"))
+      return true;
+  }
+  return false;
+}
+
 // No partition uses a key while the HSM is being restored (I8).
-void WatchRestoreMode(SimCluster& cluster, std::shared_ptr<bool> over) {
-  cluster.scheduler().Spawn(kWorld, "watch", [&cluster, over] {
+void WatchRestoreMode(SimCluster& cluster, const v1::CryptoOp& op, std::shared_ptr<bool> over) {
+  cluster.scheduler().Spawn(kWorld, "watch", [&cluster, op, over] {
     while (!*over) {
       Coordinator* leader = cluster.leader();
       if (leader != nullptr && leader->core().state.View()->mode == rpc::HSM_MODE_RESTORING) {
@@ -119,6 +132,14 @@ void WatchRestoreMode(SimCluster& cluster, std::shared_ptr<bool> over) {
         bool still =
             leader == cluster.leader() && leader->core().state.View()->mode == rpc::HSM_MODE_RESTORING;
         if (answer.ok() && still && !*over) cluster.scheduler().Fail("I8: a key was used in restore mode");
+        if (still && LoadHasBegun(cluster)) {
+          for (size_t i = 0; i < cluster.size(); ++i) {
+            bool served = cluster.CryptoAt(i, op).reason() == v1::REASON_UNSPECIFIED;
+            still =
+                leader == cluster.leader() && leader->core().state.View()->mode == rpc::HSM_MODE_RESTORING;
+            if (served && still && !*over) cluster.scheduler().Fail("I8: a partition serves in restore mode");
+          }
+        }
       }
       cluster.scheduler().Sleep(absl::Milliseconds(30));
     }
@@ -162,7 +183,13 @@ void BackupsAndRestores(SimScheduler& scheduler) {
   if (changed == before) return scheduler.Fail("the changes before the restore did not happen");
 
   auto over = std::make_shared<bool>(false);
-  WatchRestoreMode(cluster, over);
+  KeyEntryPtr watched = cluster.leader()->core().table.Find("b2");
+  v1::CryptoOp op = SignOp("b2", std::string(32, 'w'));
+  op.set_version(watched->versions.front().id.Raw());
+  op.mutable_route()->set_uid(watched->head.uid.Raw());
+  op.mutable_route()->set_incarnation(watched->head.incarnation);
+  op.mutable_route()->set_revision(1);
+  WatchRestoreMode(cluster, op, over);
   v1::StartRestoreRequest restore;
   *restore.mutable_target() = backup.target();
   restore.set_folder(done->backup().folder());
@@ -180,6 +207,8 @@ void BackupsAndRestores(SimScheduler& scheduler) {
     return scheduler.Fail(fmt::format("I8, I13: after a restore that ended {}:\n{}instead of\n{}",
                                       v1::JobStatus_Name(done->status()), Text(after), Text(wanted)));
   }
+  // The destroyed key came back as another incarnation, or not at all; the old one is dead for ever (I3).
+  CheckNothingDeadIsServed(cluster, ledger);
   for (const auto& [name, text] : wanted) CheckSignsEverywhere(cluster, name);
   cluster.Stop();
 }

@@ -58,6 +58,10 @@ const Scenario* FindScenario(std::string_view name) {
 }
 
 void ExpectFound(const Mutant& mutant) {
+  if (mutant.finder.empty()) {
+    fmt::print("{}: nothing has been shown to find it\n", mutant.name);
+    return;
+  }
   ASSERT_EQ(mutant.finder.size(), 2u) << mutant.name;
   if (mutant.finder[0] == "sim") {
     const Scenario* scenario = FindScenario(mutant.finder[1]);

@@ -98,6 +98,8 @@ class SimCluster {
   // the present epoch and data set, and the route given.
   v1::CryptoResult CryptoAt(size_t index, const v1::CryptoOp& op);
 
+  // On how many disks the version lies ACTIVE, crashed nodes included.
+  size_t Holders(const KeyUid& uid, const KeyVersion& version);
   // How a coordinator that still believed in a destroyed key would ask for it; from its tombstone in the
   // store.
   struct Destroyed {
@@ -119,7 +121,7 @@ class SimCluster {
   template <typename Response>
   absl::StatusOr<Response> Ask(std::string what,
                                std::function<absl::StatusOr<Response>(SimCoordinator&)> call);
-  void HeartbeatLoop(size_t index);
+  void HeartbeatLoop(size_t index, SimCoordinator& asked);
   void OpenNode(SimNode& node);
 
   SimScheduler& scheduler_;

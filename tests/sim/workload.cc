@@ -93,16 +93,46 @@ SimCaller::Outcome SimCaller::Write(const std::string& name, KeyModel::Op op, st
   return open ? Outcome::kOpen : Outcome::kRefused;
 }
 
+// An acknowledged version lies on a majority of the disks, so that it outlives the store too (I1).
+void SimCaller::CheckHolders(const v1::Key& key) {
+  Coordinator* leader = cluster_.leader();
+  std::optional<KeyVersion> version = KeyVersion::FromHexText(key.version());
+  auto find = [&]() -> KeyEntryPtr {
+    KeyEntryPtr entry = leader == nullptr ? nullptr : leader->core().table.Find(key.name());
+    return entry != nullptr && entry->Find(*version) != nullptr ? entry : nullptr;
+  };
+  KeyEntryPtr entry = find();
+  if (entry == nullptr) return;  // destroyed meanwhile, or nobody leads
+  size_t holders = cluster_.Holders(entry->head.uid, *version);
+  if (holders * 2 > cluster_.size() || leader != cluster_.leader() || find() == nullptr) return;
+  cluster_.scheduler().Fail(fmt::format("I1: {} of {} disks hold {} version {} when it is acknowledged",
+                                        holders, cluster_.size(), key.name(), key.version()));
+}
+
 SimCaller::Outcome SimCaller::Create(const std::string& name) {
   v1::CreateKeyRequest request;
-  request.set_op_id(NewOpId());
   request.set_name(name);
   request.set_type(v1::KEY_TYPE_EC_HSM);
   request.set_curve(v1::CURVE_P256);
-  (*request.mutable_tags())["op"] = Hex(View(request.op_id()));
+  return CreateAs(std::move(request));
+}
+
+SimCaller::Outcome SimCaller::CreateSymmetric(const std::string& name) {
+  v1::CreateKeyRequest request;
+  request.set_name(name);
+  request.set_type(v1::KEY_TYPE_OCT_HSM);
+  return CreateAs(std::move(request));
+}
+
+SimCaller::Outcome SimCaller::CreateAs(v1::CreateKeyRequest request) {
+  request.set_op_id(NewOpId());
+  (*request.mutable_tags())["op"] = Hex(View(request.op_id()));  // tells whose key it is
   Told told = Insist([&] { return cluster_.CreateKey(request); });
-  if (told.status.ok()) ledger_.Acknowledged(told.key);
-  return Write(name, {.kind = KeyModel::Kind::kCreate}, "CreateKey", told);
+  if (told.status.ok()) {
+    ledger_.Acknowledged(told.key);
+    CheckHolders(told.key);
+  }
+  return Write(request.name(), {.kind = KeyModel::Kind::kCreate}, "CreateKey", told);
 }
 
 void SimCaller::Get(const std::string& name) {
@@ -134,7 +164,10 @@ SimCaller::Outcome SimCaller::Rotate(const std::string& name) {
   request.set_op_id(NewOpId());
   request.set_name(name);
   Told told = Insist([&] { return cluster_.RotateKey(request); });
-  if (told.status.ok()) ledger_.Acknowledged(told.key);
+  if (told.status.ok()) {
+    ledger_.Acknowledged(told.key);
+    CheckHolders(told.key);
+  }
   return Write(name, {.kind = KeyModel::Kind::kRotate}, "RotateKey", told);
 }
 

@@ -25,6 +25,7 @@ class SimCaller {
 
   enum class Outcome { kDone, kRefused, kOpen };
   Outcome Create(const std::string& name);
+  Outcome CreateSymmetric(const std::string& name);  // AES-256; for scenarios with names of their own
   void Get(const std::string& name);
   Outcome SetEnabled(const std::string& name, bool enabled);
   Outcome Rotate(const std::string& name);
@@ -42,6 +43,8 @@ class SimCaller {
   };
   Told Insist(const std::function<absl::StatusOr<v1::Key>()>& attempt);
   Outcome Write(const std::string& name, KeyModel::Op op, std::string_view operation, const Told& told);
+  Outcome CreateAs(v1::CreateKeyRequest request);
+  void CheckHolders(const v1::Key& key);
   std::string NewOpId();
 
   SimCluster& cluster_;

@@ -25,10 +25,8 @@ class SimPartitionClient final : public PartitionClient {
   HSM_SIM_CALL(GetInfo)
   HSM_SIM_CALL(Generate)
   HSM_SIM_CALL(Transition)
-  HSM_SIM_CALL(Install)
   HSM_SIM_CALL(Activate)
   HSM_SIM_CALL(Discard)
-  HSM_SIM_CALL(Prove)
   HSM_SIM_CALL(Control)
   HSM_SIM_CALL(Digest)
   HSM_SIM_CALL(ListBucket)
@@ -40,6 +38,23 @@ class SimPartitionClient final : public PartitionClient {
   HSM_SIM_CALL(CheckManifest)
   HSM_SIM_CALL(Import)
 #undef HSM_SIM_CALL
+
+  absl::StatusOr<rpc::InstallResponse> Install(const rpc::InstallRequest& request,
+                                               absl::Duration timeout) override {
+    absl::StatusOr<rpc::InstallResponse> response = Send<rpc::InstallResponse>(
+        "Install", timeout, [request](Partition& it) { return it.Install(request); });
+    if (response.ok()) {
+      for (rpc::Proof& proof : *response->mutable_proofs()) Falsify(proof);
+    }
+    return response;
+  }
+  absl::StatusOr<rpc::ProveResponse> Prove(const rpc::ProveRequest& request,
+                                           absl::Duration timeout) override {
+    absl::StatusOr<rpc::ProveResponse> response =
+        Send<rpc::ProveResponse>("Prove", timeout, [request](Partition& it) { return it.Prove(request); });
+    if (response.ok() && response->has_proof()) Falsify(*response->mutable_proof());
+    return response;
+  }
 
   // Domains are made before the simulation starts; these need a helper process.
   absl::StatusOr<rpc::MakeDomainResponse> MakeDomain(const rpc::MakeDomainRequest&, absl::Duration) override {
@@ -70,6 +85,13 @@ class SimPartitionClient final : public PartitionClient {
  private:
   static absl::Status NoHelper() {
     return Error(v1::REASON_UNSUPPORTED, "no helper process in a simulation");
+  }
+
+  void Falsify(rpc::Proof& proof) const {
+    if (!network_.Falsifies(endpoint_.name)) return;
+    for (std::string* value : {proof.mutable_signature(), proof.mutable_comparison()}) {
+      if (!value->empty()) value->back() = static_cast<char>(value->back() ^ 1);
+    }
   }
 
   template <typename Response>

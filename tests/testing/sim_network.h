@@ -47,6 +47,12 @@ class SimNetwork {
   // Messages from `from` to `to` are lost. "*" = everybody.
   void Cut(const std::string& from, const std::string& to) { cut_.insert({from, to}); }
   void MendAll() { cut_.clear(); }
+  // Proofs in answers of this partition come back altered: what a partition says that holds another key, or
+  // lies.
+  void FalsifyProofs(const std::string& name, bool on) {
+    on ? static_cast<void>(liars_.insert(name)) : static_cast<void>(liars_.erase(name));
+  }
+  bool Falsifies(const std::string& name) const { return liars_.contains(name); }
   // Connections to the endpoint break: its callers get UNREACHABLE. Call after its process was killed.
   void Break(const SimEndpoint& endpoint);
 
@@ -88,6 +94,7 @@ class SimNetwork {
   SimScheduler& scheduler_;
   NetworkFaults faults_;
   std::set<std::pair<std::string, std::string>> cut_;
+  std::set<std::string> liars_;
   std::vector<std::shared_ptr<Exchanged>> in_flight_;
   uint64_t calls_ = 0, lost_ = 0;
 };
