@@ -1,7 +1,9 @@
 #include "node/executor.h"
 
 #include <gtest/gtest.h>
+#include <stdlib.h>
 
+#include <filesystem>
 #include <thread>
 
 #include "common/error.h"
@@ -228,6 +230,34 @@ TEST_F(ExecutorTest, EveryUseIsInTheLogWithItsOutcome) {
   ASSERT_EQ(results.results_size(), 2);
   ASSERT_TRUE(node_.audit().Flush().ok());
   EXPECT_EQ(node_.audit().Head().sequence, before + 2);
+}
+
+TEST_F(ExecutorTest, NothingIsReleasedThatTheLogDoesNotTake) {
+  auto key = *node_.Create("k");
+  char name[] = "/tmp/executor-test-XXXXXX";
+  std::string directory = mkdtemp(name);
+  auto audit =
+      *UseAudit::Open({.directory = directory, .node = "p1", .batch = absl::Milliseconds(1)}, RealClock());
+  std::filesystem::remove_all(directory);
+  FakeToken token(domain_.keks, domain_.random);
+  Partition partition({.node = "p1"}, token, node_.blobs(), *audit, node_.clock, domain_.random);
+  ASSERT_TRUE(partition.LoadDomain(domain_.bundle).ok());
+  rpc::HeartbeatResponse lease;
+  lease.set_epoch(1);
+  lease.set_data_set(1);
+  lease.set_lease_granted(true);
+  lease.set_serve(true);
+  lease.set_lease_ms(3'000);
+  partition.OnHeartbeat(lease, node_.clock.Uptime());
+  v1::CryptoBatch batch;
+  batch.set_epoch(1);
+  batch.set_data_set(1);
+  *batch.add_ops() = node_.Op(key, v1::CRYPTO_OPERATION_SIGN, v1::ALGORITHM_ES256, std::string(32, 'd'));
+  partition.Crypto(batch);  // may still be taken: that is the loss window
+  EXPECT_EQ(ReasonOf(audit->Flush()), v1::REASON_AUDIT_FAILED);
+  v1::CryptoResult result = partition.Crypto(batch).results(0);
+  EXPECT_EQ(result.reason(), v1::REASON_AUDIT_FAILED);
+  EXPECT_TRUE(result.value().empty());
 }
 
 TEST_F(ExecutorTest, AnOlderEpochIsRefusedAndANewerOneEndsTheOldLease) {

@@ -6,6 +6,7 @@
 
 #include "common/error.h"
 #include "common/replica.h"
+#include "node/profile.h"
 #include "node/public_part.h"
 #include "tests/testing/node_fixture.h"
 
@@ -194,26 +195,31 @@ TEST_F(PartitionTest, ATombstoneIsFinal) {
 }
 
 TEST_F(PartitionTest, ARevocationWaitsForCallsInFlight) {
+  // A device that takes a second of the fake clock for a signature keeps the call in flight for as long as we
+  // like.
+  ProfileOptions slow;
+  slow.rates[ProfileOperation::kSign]["P-256"] = 1;
+  DeviceProfile profile(slow, node_.clock);
+  node_.options.profile = &profile;
+  node_.Restart();
   auto records = node_.Create("k");
   rpc::SetAttributes disable;
   disable.set_enabled(false);
   auto head = node_.Change(*records, disable);
-  std::atomic<bool> revoked{false}, released{false};
-  node_.token().Hang();
+  std::atomic<bool> revoked{false};
   v1::CryptoResult result;
-  std::thread signer([&] {
-    result = node_.Sign(*records);
-    released = true;
-  });
+  std::thread signer([&] { result = node_.Sign(*records); });
   while (node_->StatusForHeartbeat().in_flight() == 0) std::this_thread::yield();
-  node_.token().Release();
   std::thread revoker([&] {
     EXPECT_TRUE(*node_.Revoke(*head));
-    EXPECT_TRUE(released);
     revoked = true;
   });
+  for (int i = 0; i < 50 && !revoked; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_FALSE(revoked);
+  node_.clock.Advance(absl::Milliseconds(1'100));
   signer.join();
   revoker.join();
+  EXPECT_EQ(result.reason(), v1::REASON_UNSPECIFIED);  // it began before
   EXPECT_EQ(node_.Sign(*records).reason(), v1::REASON_KEY_DISABLED);
 }
 
