@@ -229,14 +229,16 @@ absl::Status BackupJob::Merge(JobRow& row, Chunk& chunk, const PlannedBatch& pla
   if (!result.ok()) {
     const v1::Reason reason = ReasonOf(result.status());
     const bool of_a_key = reason == v1::REASON_RECORD_CORRUPT || reason == v1::REASON_PROOF_FAILED ||
-                          reason == v1::REASON_TOKEN_FAILED || reason == v1::REASON_UNSUPPORTED;
-    if (!of_a_key) return result.status();
+                          reason == v1::REASON_UNSUPPORTED;
+    const bool of_a_token = reason == v1::REASON_TOKEN_FAILED;
+    if (!of_a_key && !of_a_token) return result.status();
     if (!careful_ || plan.last.empty()) {
       careful_ = true;  // next time one key a call, so that one bad key does not stop the others
       return Error(v1::REASON_NO_PARTITION,
                    fmt::format("a batch could not be exported: {}", DetailOf(result.status()).message()));
     }
-    if (state_.skipped_size() >= kSkippedListedMax) return result.status();
+    // No READY partition could, which says nothing about the key: a backup must not leave it out for that.
+    if (of_a_token || state_.skipped_size() >= kSkippedListedMax) return result.status();
     state_.add_skipped(fmt::format("{}: {}", plan.last, DetailOf(result.status()).message()));
     return absl::OkStatus();
   }

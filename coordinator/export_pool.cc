@@ -118,6 +118,9 @@ absl::StatusOr<ExportedBatch> ExportPool::Export(size_t partition,
       if (stopping_) return Error(v1::REASON_CANCELLED, "the backup stopped");
       continue;
     }
+    if (!answer.ok() && records.size() == 1 && IsDeviceFailure(ReasonOf(answer.status()))) {
+      answer = ExportElsewhere(partition, request, std::move(answer));
+    }
     if (!answer.ok()) return answer.status();
     HSM_RETURN_IF_ERROR(CheckAnswer(records, *answer));
     ExportedBatch batch;
@@ -127,6 +130,18 @@ absl::StatusOr<ExportedBatch> ExportPool::Export(size_t partition,
     batch.hash = ExportedHash(batch.keys);
     return batch;
   }
+}
+
+// One key that its partition could not export: the fault may be the partition's, not the key's.
+absl::StatusOr<rpc::ExportResponse> ExportPool::ExportElsewhere(size_t partition,
+                                                                const rpc::ExportRequest& request,
+                                                                absl::StatusOr<rpc::ExportResponse> answer) {
+  for (size_t i = 0; i < core_.cluster.size() && !answer.ok(); ++i) {
+    if (i == partition || !core_.cluster.IsReady(i)) continue;
+    absl::StatusOr<rpc::ExportResponse> other = core_.cluster.client(i).Export(request, kExportTimeout);
+    if (other.ok()) answer = std::move(other);
+  }
+  return answer;
 }
 
 void ExportPool::Rest(absl::Duration length) {

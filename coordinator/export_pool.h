@@ -42,6 +42,8 @@ class ExportPool {
   };
   void Work(size_t partition);
   absl::StatusOr<ExportedBatch> Export(size_t partition, const std::vector<rpc::KeyRecords>& records);
+  absl::StatusOr<rpc::ExportResponse> ExportElsewhere(size_t partition, const rpc::ExportRequest& request,
+                                                      absl::StatusOr<rpc::ExportResponse> answer);
   void Rest(absl::Duration length);
 
   Core& core_;
