@@ -180,12 +180,12 @@ void Config::ReadPath(std::string_view key, std::string& out) {
 
 void Config::Require(std::string_view key, std::string& out) {
   Read(key, out);
-  if (out.empty()) Fail(key, "is missing");
+  if (!Has(key) || out.empty()) Fail(key, "is missing");
 }
 
 void Config::RequirePath(std::string_view key, std::string& out) {
   ReadPath(key, out);
-  if (out.empty()) Fail(key, "is missing");
+  if (!Has(key) || out.empty()) Fail(key, "is missing");
 }
 
 Config Config::Table(std::string_view key) {

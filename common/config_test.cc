@@ -113,5 +113,17 @@ TEST(ConfigTest, UnreadableFileIsAConfigurationError) {
   EXPECT_EQ(ReasonOf(Config::Load("/nonexistent.toml").status()), v1::REASON_CONFIG_INVALID);
 }
 
+TEST(ConfigTest, ADefaultDoesNotStandInForARequiredKey) {
+  absl::StatusOr<Config> file = Config::Parse("size = 1\n", "x.toml", "");
+  ASSERT_TRUE(file.ok());
+  std::string name = "default", path = "default";
+  uint32_t size = 0;
+  file->Require("name", name);
+  file->RequirePath("path", path);
+  file->Read("size", size);
+  EXPECT_EQ(ReasonOf(file->Finish()), v1::REASON_CONFIG_INVALID);
+  EXPECT_THAT(std::string(file->Finish().message()), HasSubstr("name"));
+}
+
 }  // namespace
 }  // namespace hsm
