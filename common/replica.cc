@@ -63,4 +63,23 @@ Bytes TotalDigest(const std::vector<Bytes>& buckets) {
   return Sha256(in);
 }
 
+v1::KeyOperation NeededOperation(v1::CryptoOperation operation) {
+  switch (operation) {
+    case v1::CRYPTO_OPERATION_SIGN:
+      return v1::KEY_OPERATION_SIGN;
+    case v1::CRYPTO_OPERATION_VERIFY:
+      return v1::KEY_OPERATION_VERIFY;
+    case v1::CRYPTO_OPERATION_ENCRYPT:
+      return v1::KEY_OPERATION_ENCRYPT;
+    case v1::CRYPTO_OPERATION_DECRYPT:
+      return v1::KEY_OPERATION_DECRYPT;
+    case v1::CRYPTO_OPERATION_WRAP_KEY:
+      return v1::KEY_OPERATION_WRAP_KEY;
+    case v1::CRYPTO_OPERATION_UNWRAP_KEY:
+      return v1::KEY_OPERATION_UNWRAP_KEY;
+    default:
+      return v1::KEY_OPERATION_UNSPECIFIED;
+  }
+}
+
 }  // namespace hsm

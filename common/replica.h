@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "common/bytes.h"
 #include "common/ids.h"
+#include "hsm/v1/crypto.pb.h"
 
 namespace hsm {
 
@@ -36,5 +37,8 @@ uint32_t BucketOf(const KeyUid& uid);  // first byte of SHA-256(uid)
 Bytes BucketDigest(std::vector<DigestItem> items);
 // HeartbeatRequest.digest: SHA-256 over the 256 bucket digests.
 Bytes TotalDigest(const std::vector<Bytes>& buckets);
+
+// The key_ops entry an operation needs; UNSPECIFIED for those that use no key.
+v1::KeyOperation NeededOperation(v1::CryptoOperation operation);
 
 }  // namespace hsm

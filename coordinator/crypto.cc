@@ -6,6 +6,7 @@
 #include "common/error.h"
 #include "common/limits.h"
 #include "common/mutant.h"
+#include "common/replica.h"
 #include "common/status_macros.h"
 #include "coordinator/key_state.h"
 

@@ -17,25 +17,6 @@ bool ReadsOldData(v1::KeyOperation operation) {
 
 }  // namespace
 
-v1::KeyOperation NeededOperation(v1::CryptoOperation operation) {
-  switch (operation) {
-    case v1::CRYPTO_OPERATION_SIGN:
-      return v1::KEY_OPERATION_SIGN;
-    case v1::CRYPTO_OPERATION_VERIFY:
-      return v1::KEY_OPERATION_VERIFY;
-    case v1::CRYPTO_OPERATION_ENCRYPT:
-      return v1::KEY_OPERATION_ENCRYPT;
-    case v1::CRYPTO_OPERATION_DECRYPT:
-      return v1::KEY_OPERATION_DECRYPT;
-    case v1::CRYPTO_OPERATION_WRAP_KEY:
-      return v1::KEY_OPERATION_WRAP_KEY;
-    case v1::CRYPTO_OPERATION_UNWRAP_KEY:
-      return v1::KEY_OPERATION_UNWRAP_KEY;
-    default:
-      return v1::KEY_OPERATION_UNSPECIFIED;
-  }
-}
-
 absl::Status CheckUse(const KeyHead& head, v1::KeyOperation operation, int64_t now_seconds) {
   if (head.state != KeyState::kActive) return Error(v1::REASON_KEY_NOT_FOUND, "there is no key " + head.name);
   if (!head.enabled) return Error(v1::REASON_KEY_DISABLED, "key " + head.name + " is disabled");

@@ -6,13 +6,9 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "common/record.h"
-#include "hsm/v1/crypto.pb.h"
 #include "hsm/v1/key.pb.h"
 
 namespace hsm {
-
-// The key_ops bit an operation of the crypto path needs; UNSPECIFIED for RANDOM.
-v1::KeyOperation NeededOperation(v1::CryptoOperation operation);
 
 // KEY_NOT_FOUND unless active; KEY_DISABLED; KEY_OUTSIDE_VALIDITY (decrypt, unwrap and verify are allowed
 // outside nbf and exp, so that old data can be read); OPERATION_NOT_ALLOWED. `now_seconds` since 1970 UTC.

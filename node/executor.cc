@@ -3,34 +3,16 @@
 #include "common/error.h"
 #include "common/limits.h"
 #include "common/mutant.h"
+#include "common/replica.h"
 #include "common/status_macros.h"
 
 namespace hsm {
-
-v1::KeyOperation OperationFor(v1::CryptoOperation operation) {
-  switch (operation) {
-    case v1::CRYPTO_OPERATION_SIGN:
-      return v1::KEY_OPERATION_SIGN;
-    case v1::CRYPTO_OPERATION_VERIFY:
-      return v1::KEY_OPERATION_VERIFY;
-    case v1::CRYPTO_OPERATION_ENCRYPT:
-      return v1::KEY_OPERATION_ENCRYPT;
-    case v1::CRYPTO_OPERATION_DECRYPT:
-      return v1::KEY_OPERATION_DECRYPT;
-    case v1::CRYPTO_OPERATION_WRAP_KEY:
-      return v1::KEY_OPERATION_WRAP_KEY;
-    case v1::CRYPTO_OPERATION_UNWRAP_KEY:
-      return v1::KEY_OPERATION_UNWRAP_KEY;
-    default:
-      return v1::KEY_OPERATION_UNSPECIFIED;
-  }
-}
 
 absl::Status CheckKeyUse(const IndexEntry& entry, v1::CryptoOperation operation, int64_t now_seconds) {
   if (entry.state == KeyState::kTombstone) return Error(v1::REASON_TOMBSTONED, "the key was purged");
   if (entry.state != KeyState::kActive) return Error(v1::REASON_KEY_NOT_FOUND, "the key is deleted");
   if (!entry.enabled) return Error(v1::REASON_KEY_DISABLED, "the key is disabled");
-  v1::KeyOperation needed = OperationFor(operation);
+  v1::KeyOperation needed = NeededOperation(operation);
   if (needed == v1::KEY_OPERATION_UNSPECIFIED) return Error(v1::REASON_INVALID_ARGUMENT, "no such operation");
   if ((entry.operations & Bit(needed)) == 0) {
     return Error(v1::REASON_OPERATION_NOT_ALLOWED,

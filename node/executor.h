@@ -43,6 +43,4 @@ class Executor {
 // May a key in this state be used like this now? Azure's rules: a disabled key does nothing; outside nbf..exp
 // it still decrypts, unwraps and verifies. Pure; also for tests.
 absl::Status CheckKeyUse(const IndexEntry& entry, v1::CryptoOperation operation, int64_t now_seconds);
-v1::KeyOperation OperationFor(v1::CryptoOperation operation);
-
 }  // namespace hsm

@@ -13,21 +13,6 @@ absl::Status CheckOperations(const KeySpec& spec, OperationSet operations) {
   return Error(v1::REASON_INVALID_ARGUMENT, "these key operations do not fit the key's type");
 }
 
-v1::Algorithm TestAlgorithm(const KeySpec& spec) {
-  switch (spec.curve) {
-    case v1::CURVE_P256:
-      return v1::ALGORITHM_ES256;
-    case v1::CURVE_P384:
-      return v1::ALGORITHM_ES384;
-    case v1::CURVE_P521:
-      return v1::ALGORITHM_ES512;
-    case v1::CURVE_P256K:
-      return v1::ALGORITHM_ES256K;
-    default:
-      return v1::ALGORITHM_RS256;
-  }
-}
-
 }  // namespace
 
 absl::StatusOr<KeyHead> Generator::NewHead(const rpc::NewKey& key, DataSet data_set) const {
@@ -77,7 +62,7 @@ absl::StatusOr<KeyHead> Generator::HeldHead(DataSet data_set, const std::string&
 absl::Status Generator::PairwiseTest(const KeySpec& spec, const GeneratedKey& made) const {
   if (spec.type == v1::KEY_TYPE_OCT_HSM) return absl::OkStatus();
   HSM_ASSIGN_OR_RETURN(PublicPart public_part, PublicPart::Parse(spec, made.spki));
-  v1::Algorithm algorithm = TestAlgorithm(spec);
+  v1::Algorithm algorithm = SignAlgorithmFor(spec.curve);
   Bytes digest = core_.random.Draw(HashBytes(HashOf(algorithm)));
   HSM_ASSIGN_OR_RETURN(Bytes signature, core_.token.Sign(made.key, spec, algorithm, digest));
   if (public_part.Verify(algorithm, digest, signature)) return absl::OkStatus();

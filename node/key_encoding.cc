@@ -143,6 +143,21 @@ Hash HashOf(v1::Algorithm algorithm) {
   }
 }
 
+v1::Algorithm SignAlgorithmFor(v1::Curve curve) {
+  switch (curve) {
+    case v1::CURVE_P256:
+      return v1::ALGORITHM_ES256;
+    case v1::CURVE_P384:
+      return v1::ALGORITHM_ES384;
+    case v1::CURVE_P521:
+      return v1::ALGORITHM_ES512;
+    case v1::CURVE_P256K:
+      return v1::ALGORITHM_ES256K;
+    default:
+      return v1::ALGORITHM_RS256;
+  }
+}
+
 size_t FieldBytes(v1::Curve curve) {
   switch (curve) {
     case v1::CURVE_P384:

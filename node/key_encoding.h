@@ -15,6 +15,8 @@ size_t HashBytes(Hash hash);
 Bytes Digest(Hash hash, ByteView data);
 // The hash a sign algorithm works on (RS256 -> SHA-256); nothing sensible for algorithms without one.
 Hash HashOf(v1::Algorithm algorithm);
+// The algorithm proofs and pairwise tests sign with: ES* of the curve, RS256 for keys without one.
+v1::Algorithm SignAlgorithmFor(v1::Curve curve);
 
 size_t FieldBytes(v1::Curve curve);         // 32, 48, 66, 32; 32 for Ed25519
 ByteView CurveParameters(v1::Curve curve);  // DER, as in CKA_EC_PARAMS

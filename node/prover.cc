@@ -5,6 +5,7 @@
 #include "common/mutant.h"
 #include "common/replica.h"
 #include "common/status_macros.h"
+#include "node/key_encoding.h"
 
 namespace hsm {
 namespace {
@@ -25,21 +26,6 @@ Method MethodFor(const KeySpec& spec, OperationSet operations) {
 }
 bool Suffices(const KeySpec& spec, OperationSet operations) {
   return MethodFor(spec, operations) != Method::kSign || (operations & kSign) != 0;
-}
-
-v1::Algorithm ProofAlgorithm(const KeySpec& spec) {
-  switch (spec.curve) {
-    case v1::CURVE_P384:
-      return v1::ALGORITHM_ES384;
-    case v1::CURVE_P521:
-      return v1::ALGORITHM_ES512;
-    case v1::CURVE_P256K:
-      return v1::ALGORITHM_ES256K;
-    case v1::CURVE_P256:
-      return v1::ALGORITHM_ES256;
-    default:
-      return v1::ALGORITHM_RS256;
-  }
 }
 
 // ECDSA reads a digest as a number, so that zeros in front change nothing; tokens want the algorithm's
@@ -89,7 +75,7 @@ absl::StatusOr<Bytes> NodeProver::Answer(const CachedKey& key, ByteView message,
       return key.spec.size_bits == 256 ? core_.token.Hmac(key.key, message)
                                        : core_.token.Cmac(key.key, message);
     case Method::kSign: {
-      v1::Algorithm algorithm = ProofAlgorithm(key.spec);
+      v1::Algorithm algorithm = SignAlgorithmFor(key.spec.curve);
       Bytes digest = Padded(message, algorithm);
       HSM_ASSIGN_OR_RETURN(Bytes signature, core_.token.Sign(key.key, key.spec, algorithm, digest));
       different = !key.public_part->Verify(algorithm, digest, signature);
