@@ -43,7 +43,8 @@ TEST(BytesTest, PrincipalsAreGuids) {
 
 TEST(BytesTest, OpIdsCarryTheirTime) {
   OpId id = SystemRandom().NewOpId(RealClock());
-  EXPECT_NEAR(static_cast<double>(OpIdTimeMs(id)), static_cast<double>(absl::ToUnixMillis(RealClock().Now())), 60'000);
+  EXPECT_NEAR(static_cast<double>(OpIdTimeMs(id)), static_cast<double>(absl::ToUnixMillis(RealClock().Now())),
+              60'000);
 }
 
 }  // namespace

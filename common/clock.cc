@@ -15,8 +15,8 @@ class SystemClock final : public Clock {
     clock_gettime(CLOCK_BOOTTIME, &now);
     return absl::DurationFromTimespec(now);
   }
-  bool Await(Mutex& mutex, CondVar& changed, const std::function<bool()>& ready, absl::Duration timeout) override
-      HSM_REQUIRES(mutex) {
+  bool Await(Mutex& mutex, CondVar& changed, const std::function<bool()>& ready,
+             absl::Duration timeout) override HSM_REQUIRES(mutex) {
     absl::Duration end = timeout == absl::InfiniteDuration() ? timeout : Uptime() + timeout;
     while (!ready()) {
       absl::Duration left = end == absl::InfiniteDuration() ? end : end - Uptime();

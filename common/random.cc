@@ -11,7 +11,9 @@ namespace {
 
 class OpenSslRandom final : public Random {
  public:
-  void Fill(std::span<uint8_t> out) override { HSM_CHECK(RAND_bytes(out.data(), static_cast<int>(out.size())) == 1); }
+  void Fill(std::span<uint8_t> out) override {
+    HSM_CHECK(RAND_bytes(out.data(), static_cast<int>(out.size())) == 1);
+  }
 };
 
 }  // namespace

@@ -38,7 +38,8 @@ class Writer {
 
  private:
   void Big(uint64_t v, int size) {
-    for (int shift = (size - 1) * 8; shift >= 0; shift -= 8) out_.push_back(static_cast<uint8_t>(v >> shift & 255));
+    for (int shift = (size - 1) * 8; shift >= 0; shift -= 8)
+      out_.push_back(static_cast<uint8_t>(v >> shift & 255));
   }
   Bytes out_;
 };
@@ -47,8 +48,10 @@ class Writer {
 class Reader {
  public:
   Reader(ByteView in, std::string_view magic) : in_(in) {
-    if (in.size() < magic.size() || StringView(in.first(magic.size())) != magic) Fail();
-    else in_ = in.subspan(magic.size());
+    if (in.size() < magic.size() || StringView(in.first(magic.size())) != magic)
+      Fail();
+    else
+      in_ = in.subspan(magic.size());
   }
   bool ok() const { return ok_; }
   bool AtEnd() const { return ok_ && in_.empty(); }
@@ -107,27 +110,46 @@ struct Name {
   int value;
   std::string_view name;
 };
-constexpr Name kCurves[] = {{v1::CURVE_P256, "P-256"}, {v1::CURVE_P384, "P-384"}, {v1::CURVE_P521, "P-521"},
-                            {v1::CURVE_P256K, "P-256K"}, {v1::CURVE_ED25519, "Ed25519"}};
+constexpr Name kCurves[] = {{v1::CURVE_P256, "P-256"},
+                            {v1::CURVE_P384, "P-384"},
+                            {v1::CURVE_P521, "P-521"},
+                            {v1::CURVE_P256K, "P-256K"},
+                            {v1::CURVE_ED25519, "Ed25519"}};
 constexpr Name kTypes[] = {{v1::KEY_TYPE_RSA_HSM, "RSA-HSM"}, {v1::KEY_TYPE_EC_HSM, "EC-HSM"},
                            {v1::KEY_TYPE_OCT_HSM, "oct-HSM"}, {v1::KEY_TYPE_RSA_HSM, "RSA"},
                            {v1::KEY_TYPE_EC_HSM, "EC"},       {v1::KEY_TYPE_OCT_HSM, "oct"}};
-constexpr Name kAlgorithms[] = {
-    {v1::ALGORITHM_RS256, "RS256"}, {v1::ALGORITHM_RS384, "RS384"}, {v1::ALGORITHM_RS512, "RS512"},
-    {v1::ALGORITHM_PS256, "PS256"}, {v1::ALGORITHM_PS384, "PS384"}, {v1::ALGORITHM_PS512, "PS512"},
-    {v1::ALGORITHM_ES256, "ES256"}, {v1::ALGORITHM_ES384, "ES384"}, {v1::ALGORITHM_ES512, "ES512"},
-    {v1::ALGORITHM_ES256K, "ES256K"}, {v1::ALGORITHM_HS256, "HS256"}, {v1::ALGORITHM_HS384, "HS384"},
-    {v1::ALGORITHM_HS512, "HS512"}, {v1::ALGORITHM_RSA_OAEP, "RSA-OAEP"},
-    {v1::ALGORITHM_RSA_OAEP_256, "RSA-OAEP-256"}, {v1::ALGORITHM_RSA1_5, "RSA1_5"},
-    {v1::ALGORITHM_A128GCM, "A128GCM"}, {v1::ALGORITHM_A192GCM, "A192GCM"}, {v1::ALGORITHM_A256GCM, "A256GCM"},
-    {v1::ALGORITHM_A128CBC, "A128CBC"}, {v1::ALGORITHM_A192CBC, "A192CBC"}, {v1::ALGORITHM_A256CBC, "A256CBC"},
-    {v1::ALGORITHM_A128CBCPAD, "A128CBCPAD"}, {v1::ALGORITHM_A192CBCPAD, "A192CBCPAD"},
-    {v1::ALGORITHM_A256CBCPAD, "A256CBCPAD"}, {v1::ALGORITHM_A128KW, "A128KW"}, {v1::ALGORITHM_A192KW, "A192KW"},
-    {v1::ALGORITHM_A256KW, "A256KW"}};
+constexpr Name kAlgorithms[] = {{v1::ALGORITHM_RS256, "RS256"},
+                                {v1::ALGORITHM_RS384, "RS384"},
+                                {v1::ALGORITHM_RS512, "RS512"},
+                                {v1::ALGORITHM_PS256, "PS256"},
+                                {v1::ALGORITHM_PS384, "PS384"},
+                                {v1::ALGORITHM_PS512, "PS512"},
+                                {v1::ALGORITHM_ES256, "ES256"},
+                                {v1::ALGORITHM_ES384, "ES384"},
+                                {v1::ALGORITHM_ES512, "ES512"},
+                                {v1::ALGORITHM_ES256K, "ES256K"},
+                                {v1::ALGORITHM_HS256, "HS256"},
+                                {v1::ALGORITHM_HS384, "HS384"},
+                                {v1::ALGORITHM_HS512, "HS512"},
+                                {v1::ALGORITHM_RSA_OAEP, "RSA-OAEP"},
+                                {v1::ALGORITHM_RSA_OAEP_256, "RSA-OAEP-256"},
+                                {v1::ALGORITHM_RSA1_5, "RSA1_5"},
+                                {v1::ALGORITHM_A128GCM, "A128GCM"},
+                                {v1::ALGORITHM_A192GCM, "A192GCM"},
+                                {v1::ALGORITHM_A256GCM, "A256GCM"},
+                                {v1::ALGORITHM_A128CBC, "A128CBC"},
+                                {v1::ALGORITHM_A192CBC, "A192CBC"},
+                                {v1::ALGORITHM_A256CBC, "A256CBC"},
+                                {v1::ALGORITHM_A128CBCPAD, "A128CBCPAD"},
+                                {v1::ALGORITHM_A192CBCPAD, "A192CBCPAD"},
+                                {v1::ALGORITHM_A256CBCPAD, "A256CBCPAD"},
+                                {v1::ALGORITHM_A128KW, "A128KW"},
+                                {v1::ALGORITHM_A192KW, "A192KW"},
+                                {v1::ALGORITHM_A256KW, "A256KW"}};
 constexpr Name kOperations[] = {
-    {v1::KEY_OPERATION_ENCRYPT, "encrypt"}, {v1::KEY_OPERATION_DECRYPT, "decrypt"}, {v1::KEY_OPERATION_SIGN, "sign"},
-    {v1::KEY_OPERATION_VERIFY, "verify"}, {v1::KEY_OPERATION_WRAP_KEY, "wrapKey"},
-    {v1::KEY_OPERATION_UNWRAP_KEY, "unwrapKey"}};
+    {v1::KEY_OPERATION_ENCRYPT, "encrypt"},  {v1::KEY_OPERATION_DECRYPT, "decrypt"},
+    {v1::KEY_OPERATION_SIGN, "sign"},        {v1::KEY_OPERATION_VERIFY, "verify"},
+    {v1::KEY_OPERATION_WRAP_KEY, "wrapKey"}, {v1::KEY_OPERATION_UNWRAP_KEY, "unwrapKey"}};
 
 template <size_t N>
 std::string NameOf(const Name (&table)[N], int value) {
@@ -261,7 +283,8 @@ absl::StatusOr<KeySpec> CheckSpec(v1::KeyType type, v1::Curve curve, uint32_t si
   switch (type) {
     case v1::KEY_TYPE_RSA_HSM:
       if (size_bits == 0) spec.size_bits = 2048;
-      if (curve != v1::CURVE_UNSPECIFIED) return Error(v1::REASON_INVALID_ARGUMENT, "an RSA key has no curve");
+      if (curve != v1::CURVE_UNSPECIFIED)
+        return Error(v1::REASON_INVALID_ARGUMENT, "an RSA key has no curve");
       if (spec.size_bits != 2048 && spec.size_bits != 3072 && spec.size_bits != 4096) {
         return Error(v1::REASON_INVALID_ARGUMENT, "RSA keys have 2048, 3072 or 4096 bits");
       }
@@ -270,14 +293,16 @@ absl::StatusOr<KeySpec> CheckSpec(v1::KeyType type, v1::Curve curve, uint32_t si
       spec.curve = curve == v1::CURVE_UNSPECIFIED ? v1::CURVE_P256 : curve;
       uint32_t field = spec.curve == v1::CURVE_P384 ? 384 : spec.curve == v1::CURVE_P521 ? 521 : 256;
       if (size_bits != 0 && size_bits != field) {
-        return Error(v1::REASON_INVALID_ARGUMENT, "an EC key's size follows from its curve: give the curve only");
+        return Error(v1::REASON_INVALID_ARGUMENT,
+                     "an EC key's size follows from its curve: give the curve only");
       }
       spec.size_bits = field;
       return spec;
     }
     case v1::KEY_TYPE_OCT_HSM:
       if (size_bits == 0) spec.size_bits = 256;
-      if (curve != v1::CURVE_UNSPECIFIED) return Error(v1::REASON_INVALID_ARGUMENT, "an oct key has no curve");
+      if (curve != v1::CURVE_UNSPECIFIED)
+        return Error(v1::REASON_INVALID_ARGUMENT, "an oct key has no curve");
       if (spec.size_bits != 128 && spec.size_bits != 192 && spec.size_bits != 256) {
         return Error(v1::REASON_INVALID_ARGUMENT, "oct keys have 128, 192 or 256 bits");
       }
@@ -347,11 +372,10 @@ absl::Status CheckAlgorithm(const KeySpec& spec, v1::Algorithm algorithm) {
       return Error(v1::REASON_INVALID_ARGUMENT, "no algorithm given");
   }
   if (fits) return absl::OkStatus();
-  return Error(v1::REASON_ALGORITHM_MISMATCH, AlgorithmName(algorithm) + " does not fit a key of type " +
-                                                  KeyTypeName(spec.type) + ", " +
-                                                  (spec.curve != v1::CURVE_UNSPECIFIED
-                                                       ? "curve " + CurveName(spec.curve)
-                                                       : std::to_string(spec.size_bits) + " bits"));
+  return Error(v1::REASON_ALGORITHM_MISMATCH,
+               AlgorithmName(algorithm) + " does not fit a key of type " + KeyTypeName(spec.type) + ", " +
+                   (spec.curve != v1::CURVE_UNSPECIFIED ? "curve " + CurveName(spec.curve)
+                                                        : std::to_string(spec.size_bits) + " bits"));
 }
 
 std::string CurveName(v1::Curve curve) { return NameOf(kCurves, curve); }
@@ -360,7 +384,9 @@ std::string AlgorithmName(v1::Algorithm algorithm) { return NameOf(kAlgorithms, 
 std::string OperationName(v1::KeyOperation operation) { return NameOf(kOperations, operation); }
 std::optional<v1::Curve> ParseCurve(std::string_view name) { return Parse<v1::Curve>(kCurves, name); }
 std::optional<v1::KeyType> ParseKeyType(std::string_view name) { return Parse<v1::KeyType>(kTypes, name); }
-std::optional<v1::Algorithm> ParseAlgorithm(std::string_view name) { return Parse<v1::Algorithm>(kAlgorithms, name); }
+std::optional<v1::Algorithm> ParseAlgorithm(std::string_view name) {
+  return Parse<v1::Algorithm>(kAlgorithms, name);
+}
 std::optional<v1::KeyOperation> ParseOperation(std::string_view name) {
   return Parse<v1::KeyOperation>(kOperations, name);
 }

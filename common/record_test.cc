@@ -51,7 +51,8 @@ TEST(RecordTest, EveryTruncationIsCorrupt) {
   }
   Bytes version = Encode(SampleVersion());
   for (size_t size = 0; size < version.size(); ++size) {
-    EXPECT_EQ(ReasonOf(DecodeVersion(ByteView(version).first(size)).status()), v1::REASON_RECORD_CORRUPT) << size;
+    EXPECT_EQ(ReasonOf(DecodeVersion(ByteView(version).first(size)).status()), v1::REASON_RECORD_CORRUPT)
+        << size;
   }
 }
 
@@ -92,7 +93,8 @@ TEST(RecordTest, AlgorithmsFitTheirKeys) {
 
 TEST(RecordTest, NamesAreChecked) {
   EXPECT_TRUE(CheckKeyName("a-Z9").ok());
-  for (std::string bad : {std::string(), std::string(128, 'a'), std::string("a b"), std::string("a/b"), std::string("ä")}) {
+  for (std::string bad :
+       {std::string(), std::string(128, 'a'), std::string("a b"), std::string("a/b"), std::string("ä")}) {
     EXPECT_EQ(ReasonOf(CheckKeyName(bad)), v1::REASON_INVALID_ARGUMENT) << bad;
   }
 }

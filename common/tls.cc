@@ -22,8 +22,8 @@ constexpr size_t kPemBytesMax = 64 * 1024;
 constexpr int kKeepaliveMs = 10'000;
 constexpr int kKeepaliveTimeoutMs = 5'000;
 constexpr int kReconnectMsMax = 2'000;
-// gRPC calls it the minimum between attempts; what it does is end a handshake that takes longer. Not short: on a busy
-// machine mutual TLS takes some 100 ms, and a connection would never come up.
+// gRPC calls it the minimum between attempts; what it does is end a handshake that takes longer. Not short:
+// on a busy machine mutual TLS takes some 100 ms, and a connection would never come up.
 constexpr int kConnectMsMax = 5'000;
 
 std::atomic<bool> serves{false};

@@ -5,7 +5,8 @@
 namespace hsm {
 namespace {
 
-// Three partitions with the published rates of a managed HSM: P-256 signatures at 330 a second each, re-wrapping at 1,075.
+// Three partitions with the published rates of a managed HSM: P-256 signatures at 330 a second each,
+// re-wrapping at 1,075.
 ForecastInput ManagedHsm(double in_flight) {
   ForecastInput input;
   input.ready = 3;
@@ -28,7 +29,9 @@ TEST(BackupForecastTest, SaturatedLoadLosesAtMostTheBusyPartition) {
   }
 }
 
-TEST(BackupForecastTest, LightLoadFindsTheFreePartitions) { EXPECT_GE(ForecastBackup(ManagedHsm(1)).ratio(), 0.95); }
+TEST(BackupForecastTest, LightLoadFindsTheFreePartitions) {
+  EXPECT_GE(ForecastBackup(ManagedHsm(1)).ratio(), 0.95);
+}
 
 TEST(BackupForecastTest, AFloorCostsTime) {
   ForecastInput input = ManagedHsm(8);
@@ -41,7 +44,8 @@ TEST(BackupForecastTest, AFloorCostsTime) {
 }
 
 TEST(BackupForecastTest, TheSameInputGivesTheSameForecast) {
-  EXPECT_EQ(ForecastBackup(ManagedHsm(20)).SerializeAsString(), ForecastBackup(ManagedHsm(20)).SerializeAsString());
+  EXPECT_EQ(ForecastBackup(ManagedHsm(20)).SerializeAsString(),
+            ForecastBackup(ManagedHsm(20)).SerializeAsString());
 }
 
 TEST(BackupForecastTest, WhatIsNotKnownIsAbsent) {

@@ -141,8 +141,9 @@ void Maintenance::ProbeBreaker(size_t index, const HsmView& hsm) {
   core_.cluster.Begin(index, 1);
   absl::StatusOr<v1::CryptoBatchResult> answer = core_.cluster.client(index).Crypto(batch, kProbeTimeout);
   // "No lease" is an answer of a healthy partition: it gets one only after this breaker has closed.
-  bool well = answer.ok() ? answer->results_size() == 1 && !SpeaksAgainstPartition(answer->results(0).reason())
-                          : !SpeaksAgainstPartition(ReasonOf(answer.status()));
+  bool well = answer.ok()
+                  ? answer->results_size() == 1 && !SpeaksAgainstPartition(answer->results(0).reason())
+                  : !SpeaksAgainstPartition(ReasonOf(answer.status()));
   core_.cluster.End(index, 1, well);
 }
 

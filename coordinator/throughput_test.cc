@@ -10,7 +10,8 @@ std::vector<OpsSample> Samples(const std::vector<uint64_t>& per_stretch) {
   std::vector<OpsSample> samples{{absl::ZeroDuration(), {0}, {4}}};
   for (uint64_t operations : per_stretch) {
     for (int i = 0; i < 10; ++i) {
-      samples.push_back({samples.back().at + absl::Milliseconds(100), {samples.back().done[0] + operations / 10}, {4}});
+      samples.push_back(
+          {samples.back().at + absl::Milliseconds(100), {samples.back().done[0] + operations / 10}, {4}});
     }
   }
   return samples;
@@ -45,7 +46,8 @@ INSTANTIATE_TEST_SUITE_P(Throughput, SteadyEndTest,
                                          SteadyCase{"LoadJustEnded", {1000, 1000, 0}, 1, 0},
                                          SteadyCase{"Steady", {1000, 1000, 1000}, 3, 1000},
                                          SteadyCase{"LittleNoise", {1000, 1100, 1000}, 3, 1033.3},
-                                         SteadyCase{"NotBeyondFive", {500, 500, 500, 500, 500, 500, 500}, 5, 500}),
+                                         SteadyCase{
+                                             "NotBeyondFive", {500, 500, 500, 500, 500, 500, 500}, 5, 500}),
                          [](const auto& tested) { return std::string(tested.param.name); });
 
 TEST(ThroughputTest, WithoutAWholeWindowThereIsNoBaseline) {

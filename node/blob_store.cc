@@ -84,10 +84,10 @@ struct BlobStore::Waiter {
 // The connection that changes things, with its statements. Used by one leader at a time.
 struct BlobStore::Writer {
   sqlite::Database database;
-  sqlite::Statement set_state, raise_state, put_head, put_version, set_proved, activate_heads, activate_versions,
-      drop_staged_heads, drop_staged_versions, tombstone, tombstone_head, tombstone_versions,
-      tombstone_staged, quarantine_heads, quarantine_versions, remove_heads, remove_versions, clear_proved,
-      drop_heads, drop_versions;
+  sqlite::Statement set_state, raise_state, put_head, put_version, set_proved, activate_heads,
+      activate_versions, drop_staged_heads, drop_staged_versions, tombstone, tombstone_head,
+      tombstone_versions, tombstone_staged, quarantine_heads, quarantine_versions, remove_heads,
+      remove_versions, clear_proved, drop_heads, drop_versions;
 
   absl::Status Prepare();
   absl::Status Apply(const BlobBatch::SetStateOp& op);
@@ -113,7 +113,8 @@ absl::Status BlobStore::Writer::Prepare() {
        "INSERT INTO node_state(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = "
        "excluded.value"},
       {&raise_state,
-       "INSERT INTO node_state(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = excluded.value "
+       "INSERT INTO node_state(name, value) VALUES(?1, ?2) ON CONFLICT(name) DO UPDATE SET value = "
+       "excluded.value "
        "WHERE CAST(CAST(excluded.value AS TEXT) AS INTEGER) > CAST(CAST(value AS TEXT) AS INTEGER)"},
       {&put_head, kPutHead},
       {&put_version, kPutVersion},
@@ -321,7 +322,7 @@ absl::Status BlobStore::Commit(const BlobBatch& batch) {
     for (Waiter* done : taken) {
       if (status.ok()) {
         for (const BlobBatch::Op& op : done->batch->ops()) {
-if (const auto* set = std::get_if<BlobBatch::SetStateOp>(&op)) state_[set->name] = set->value;
+          if (const auto* set = std::get_if<BlobBatch::SetStateOp>(&op)) state_[set->name] = set->value;
           if (const auto* raise = std::get_if<BlobBatch::RaiseStateOp>(&op)) {
             std::string& held = state_[raise->name];
             if (held.empty() || std::stoull(held) < raise->number) held = std::to_string(raise->number);

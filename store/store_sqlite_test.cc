@@ -198,7 +198,7 @@ TEST_F(StoreSqliteTest, AFullDiskTakesDeletesAndHeals) {
   if (!MountSmallDisk("size=12m")) GTEST_SKIP() << "no right to mount";
   options_.reserve_bytes = 2 << 20;
   options_.checkpoint_pages = 100;  // the log fits into the reserve
-  options_.free_bytes_min = 0;  // to the very end
+  options_.free_bytes_min = 0;      // to the very end
   Open();
   std::string value(100'000, 'x');
   int stored = 0;

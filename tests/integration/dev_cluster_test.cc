@@ -61,7 +61,8 @@ TEST(DevClusterTest, KillActsBeforeItReturnsAndStays) {
   EXPECT_EQ(ProcessField(*cluster, "p3", "state"), "running");
   EXPECT_TRUE(cluster->AwaitReady());
   // What dies by itself comes back by itself.
-  int restarts = std::stoi(ProcessField(*cluster, "p1", "restarts"));  // a sponsor has some from its hand-overs
+  int restarts =
+      std::stoi(ProcessField(*cluster, "p1", "restarts"));  // a sponsor has some from its hand-overs
   pid = std::stoi(ProcessField(*cluster, "p1", "pid"));
   kill(pid, SIGKILL);
   PauseFor(absl::Milliseconds(300));

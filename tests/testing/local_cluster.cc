@@ -205,7 +205,8 @@ void LocalCluster::Heartbeat(size_t index) {
   jobs_ = std::make_unique<Jobs>(*coordinator_, options_);
   jobs_->Start();
   // An HSM that is being restored has no READY partition until the job that took over is done.
-  if (coordinator_->core().state.View()->mode == rpc::HSM_MODE_RESTORING) return ::testing::AssertionSuccess();
+  if (coordinator_->core().state.View()->mode == rpc::HSM_MODE_RESTORING)
+    return ::testing::AssertionSuccess();
   return AwaitReady(up);
 }
 
