@@ -105,10 +105,7 @@ class Client::Impl {
       endpoint.jobs = v1::JobService::NewStub(endpoint.calls);
       endpoint.backups = v1::BackupService::NewStub(endpoint.calls);
       endpoint.streams = std::make_unique<CryptoStreams>(
-          endpoint.data,
-          CryptoStreams::Options{
-              .service = CryptoStreams::Service::kCoordinator, .name = address, .streams_max = 2 * kLanesMax},
-          clock_);
+          endpoint.data, CryptoStreams::Options{.name = address, .streams_max = 2 * kLanesMax}, clock_);
       endpoints_.push_back(std::move(endpoint));
     }
     return absl::OkStatus();

@@ -12,7 +12,6 @@
 #include "common/rpc_status.h"
 #include "common/status_macros.h"
 #include "common/thread.h"
-#include "hsm/internal/v1/partition.grpc.pb.h"
 #include "hsm/v1/crypto.grpc.pb.h"
 
 namespace hsm {
@@ -41,7 +40,6 @@ class CryptoStreams::Impl {
       : options_(std::move(options)),
         clock_(clock),
         crypto_(v1::CryptoService::NewStub(channel)),
-        partition_(internal::v1::Partition::NewStub(channel)),
         watchdog_("watch-" + options_.name, [this] { Watch(); }) {}
 
   ~Impl() {
@@ -111,11 +109,7 @@ class CryptoStreams::Impl {
     }
     // Opening waits for the connection, which a stopped peer never completes: it is under the watchdog too.
     Arm(*stream, deadline);
-    if (options_.service == Service::kCoordinator) {
-      stream->calls = crypto_->Stream(&stream->context);
-    } else {
-      stream->calls = partition_->Crypto(&stream->context);
-    }
+    stream->calls = crypto_->Stream(&stream->context);
     absl::Status status = CheckPeer(*stream);
     if (status.ok()) return stream;
     Drop(stream);
@@ -223,7 +217,6 @@ class CryptoStreams::Impl {
   const Options options_;
   Clock& clock_;
   std::unique_ptr<v1::CryptoService::Stub> crypto_;
-  std::unique_ptr<internal::v1::Partition::Stub> partition_;
 
   Mutex mutex_;
   CondVar changed_;        // a stream came back, or the end

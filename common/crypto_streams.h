@@ -1,9 +1,8 @@
 #pragma once
-// Batches over long-lived bidirectional streams, one batch in flight per stream: the transport of the data
-// path, from client to coordinator and from coordinator to node. Streams open when needed, up to a bound, and
-// are kept. Thread-safe; a call blocks. Reads of synchronous gRPC streams have no timeout of their own, so
-// one watchdog thread per pool cancels the streams that overran theirs (a stopped process is noticed that
-// way).
+// Batches over long-lived bidirectional streams, one batch in flight per stream: the client's transport of
+// the data path. Streams open when needed, up to a bound, and are kept. Thread-safe; a call blocks, and its
+// own thread writes and reads. Reads of synchronous gRPC streams have no timeout of their own, so one
+// watchdog thread per pool cancels the streams that overran theirs (a stopped process is noticed that way).
 #include <functional>
 #include <memory>
 #include <string>
@@ -22,12 +21,7 @@ namespace hsm {
 
 class CryptoStreams {
  public:
-  enum class Service {
-    kCoordinator,
-    kPartition
-  };  // hsm.v1.CryptoService.Stream | hsm.internal.v1.Partition.Crypto
   struct Options {
-    Service service = Service::kCoordinator;
     std::string name = "peer";  // in errors and thread names
     uint32_t streams_max = 32;
     // Looked at once per stream, after its first answer arrived: not OK closes it, and the answer is dropped.

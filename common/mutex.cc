@@ -46,4 +46,9 @@ void CondVar::NotifyAll() {
   changed_.notify_all();
 }
 
+void CondVar::NotifyOne() {
+  if (SchedulerHooks* scheduler = CurrentScheduler()) scheduler->Wake(this);
+  changed_.notify_one();
+}
+
 }  // namespace hsm

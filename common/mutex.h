@@ -85,6 +85,7 @@ class CondVar {
   // Real time, or simulated time under a scheduler. Returns false when `timeout` passed.
   bool WaitFor(Mutex& mutex, absl::Duration timeout) HSM_REQUIRES(mutex);
   void NotifyAll();
+  void NotifyOne();  // when any of the waiting threads will do
 
  private:
   std::condition_variable changed_;

@@ -1,6 +1,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "common/error.h"
+#include "common/rpc_bind.h"
 #include "coordinator/handlers.h"
 #include "coordinator/jobs.h"
 #include "hsm/v1/backup.grpc.pb.h"
@@ -34,8 +35,14 @@ class BackupHandlers final : public v1::BackupService::Service {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeBackupHandlers(Front& front) {
-  return std::make_unique<BackupHandlers>(front);
+void BindBackupHandlers(Front& front, RpcServer& server) {
+  RpcBinder<v1::BackupService, BackupHandlers>(server, std::make_shared<BackupHandlers>(front))
+      .Unary("PlanBackup", &BackupHandlers::PlanBackup)
+      .Unary("StartBackup", &BackupHandlers::StartBackup)
+      .Unary("ListBackups", &BackupHandlers::ListBackups)
+      .Unary("VerifyBackup", &BackupHandlers::VerifyBackup)
+      .Unary("StartRestore", &BackupHandlers::StartRestore)
+      .Unary("RollbackRestore", &BackupHandlers::RollbackRestore);
 }
 
 }  // namespace hsm

@@ -55,33 +55,49 @@ absl::Status CheckSizes(const v1::CryptoOp& op) {
 }  // namespace
 
 void Crypto::Execute(const Caller& caller, v1::CryptoBatch& batch, v1::CryptoBatchResult& results) {
+  std::vector<int> allowed = Admit(caller, batch, results);
+  if (!allowed.empty()) router_.Run(batch, std::move(allowed), results, DecideAgain(caller));
+}
+
+void Crypto::Start(const Caller& caller, v1::CryptoBatch& batch, v1::CryptoBatchResult& results,
+                   std::function<void()> done) {
+  std::vector<int> allowed = Admit(caller, batch, results);
+  if (allowed.empty()) return done();
+  router_.Start(batch, std::move(allowed), results, DecideAgain(caller), std::move(done));
+}
+
+std::vector<int> Crypto::Admit(const Caller& caller, v1::CryptoBatch& batch,
+                               v1::CryptoBatchResult& results) const {
   results.Clear();
   results.mutable_results()->Reserve(batch.ops_size());
   for (const v1::CryptoOp& op : batch.ops()) results.add_results()->set_id(op.id());
-  auto fail_all = [&](const absl::Status& status) {
-    for (v1::CryptoResult& result : *results.mutable_results()) SetFailure(result, status);
-  };
-  if (batch.ops_size() > static_cast<int>(limits::kBatchOpsMax)) {
-    return fail_all(Error(v1::REASON_LIMIT_EXCEEDED, "a batch has at most 64 operations"));
-  }
-  if (absl::Status status = core_.MayRead(); !status.ok()) return fail_all(status);
-
-  int64_t now_seconds = absl::ToUnixSeconds(core_.clock.Now());
   std::vector<int> allowed;
+  absl::Status status = core_.MayRead();
+  if (batch.ops_size() > static_cast<int>(limits::kBatchOpsMax)) {
+    status = Error(v1::REASON_LIMIT_EXCEEDED, "a batch has at most 64 operations");
+  }
+  if (!status.ok()) {
+    for (v1::CryptoResult& result : *results.mutable_results()) SetFailure(result, status);
+    return allowed;
+  }
+  int64_t now_seconds = absl::ToUnixSeconds(core_.clock.Now());
   allowed.reserve(static_cast<size_t>(batch.ops_size()));
   for (int i = 0; i < batch.ops_size(); ++i) {
-    absl::Status status = Decide(caller, now_seconds, *batch.mutable_ops(i));
-    if (status.ok()) {
+    absl::Status decided = Decide(caller, now_seconds, *batch.mutable_ops(i));
+    if (decided.ok()) {
       allowed.push_back(i);
     } else {
-      SetFailure(*results.mutable_results(i), status);
+      SetFailure(*results.mutable_results(i), decided);
     }
   }
-  if (allowed.empty()) return;
-  router_.Run(batch, std::move(allowed), results, [&](v1::CryptoOp& op) {
+  return allowed;
+}
+
+Router::Decide Crypto::DecideAgain(const Caller& caller) const {
+  return [this, &caller](v1::CryptoOp& op) {
     HSM_RETURN_IF_ERROR(core_.MayRead());
     return Decide(caller, absl::ToUnixSeconds(core_.clock.Now()), op);
-  });
+  };
 }
 
 absl::StatusOr<v1::CryptoResult> Crypto::ExecuteOne(const Caller& caller, v1::CryptoOp op) {

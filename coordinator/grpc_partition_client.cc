@@ -4,10 +4,11 @@
 
 #include <utility>
 
-#include "common/crypto_streams.h"
 #include "common/error.h"
+#include "common/mutex.h"
 #include "common/rpc_status.h"
 #include "common/status_macros.h"
+#include "coordinator/partition_streams.h"
 #include "hsm/internal/v1/partition.grpc.pb.h"
 
 namespace hsm {
@@ -18,17 +19,17 @@ constexpr uint32_t kStreamsMax = 32;
 class GrpcPartitionClient final : public PartitionClient {
  public:
   GrpcPartitionClient(const PartitionConfig& partition, Bytes pin,
-                      const std::shared_ptr<grpc::ChannelCredentials>& credentials, Clock& clock)
+                      const std::shared_ptr<grpc::ChannelCredentials>& credentials, CompletionLoop& loop,
+                      Clock& clock)
       : name_(partition.name),
         pin_(std::move(pin)),
         stub_(
             rpc::Partition::NewStub(MakeChannel(partition.address, credentials, name_, /*data_path=*/false))),
         streams_(MakeChannel(partition.address, credentials, name_, /*data_path=*/true),
-                 {.service = CryptoStreams::Service::kPartition,
-                  .name = name_,
+                 {.name = name_,
                   .streams_max = kStreamsMax,
                   .check_peer = [this](const grpc::AuthContext& peer) { return CheckPeer(peer); }},
-                 clock) {}
+                 loop, clock) {}
 
   const std::string& name() const override { return name_; }
 
@@ -62,9 +63,23 @@ class GrpcPartitionClient final : public PartitionClient {
 
   absl::StatusOr<v1::CryptoBatchResult> Crypto(const v1::CryptoBatch& batch,
                                                absl::Duration timeout) override {
-    v1::CryptoBatchResult result;
-    HSM_RETURN_IF_ERROR(streams_.RoundTrip(batch, result, timeout));
-    return result;
+    Mutex mutex;
+    CondVar changed;
+    absl::StatusOr<v1::CryptoBatchResult> answer;
+    bool done = false;
+    StartCrypto(batch, timeout, [&](absl::StatusOr<v1::CryptoBatchResult> result) {
+      MutexLock lock(mutex);
+      answer = std::move(result);
+      done = true;
+      changed.NotifyAll();
+    });
+    MutexLock lock(mutex);
+    while (!done) changed.Wait(mutex);
+    return answer;
+  }
+
+  void StartCrypto(const v1::CryptoBatch& batch, absl::Duration timeout, CryptoDone done) override {
+    streams_.Start(batch, timeout, std::move(done));
   }
 
  private:
@@ -102,20 +117,21 @@ class GrpcPartitionClient final : public PartitionClient {
   const std::string name_;
   const Bytes pin_;
   const std::unique_ptr<rpc::Partition::Stub> stub_;
-  CryptoStreams streams_;
+  PartitionStreams streams_;
 };
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PartitionClient>> MakeGrpcPartitionClient(const PartitionConfig& partition,
-                                                                         const TlsFiles& tls, Clock& clock) {
+                                                                         const TlsFiles& tls,
+                                                                         CompletionLoop& loop, Clock& clock) {
   HSM_ASSIGN_OR_RETURN(auto credentials, MakeChannelCredentials(tls));
   auto pin = FromHex(partition.certificate_sha256);
   if (!pin || (!pin->empty() && pin->size() != 32)) {
     return Error(v1::REASON_CONFIG_INVALID,
                  "certificate_sha256 of " + partition.name + " is not 64 hex digits");
   }
-  return std::make_unique<GrpcPartitionClient>(partition, std::move(*pin), credentials, clock);
+  return std::make_unique<GrpcPartitionClient>(partition, std::move(*pin), credentials, loop, clock);
 }
 
 }  // namespace hsm

@@ -1,5 +1,6 @@
 #include <grpcpp/grpcpp.h>
 
+#include "common/rpc_bind.h"
 #include "coordinator/handlers.h"
 #include "coordinator/jobs.h"
 #include "hsm/v1/hsm.grpc.pb.h"
@@ -39,6 +40,13 @@ class HsmHandlers final : public v1::HsmService::Service {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeHsmHandlers(Front& front) { return std::make_unique<HsmHandlers>(front); }
+void BindHsmHandlers(Front& front, RpcServer& server) {
+  RpcBinder<v1::HsmService, HsmHandlers>(server, std::make_shared<HsmHandlers>(front))
+      .Unary("GetStatus", &HsmHandlers::GetStatus)
+      .Unary("DrainPartition", &HsmHandlers::DrainPartition)
+      .Unary("ResumePartition", &HsmHandlers::ResumePartition)
+      .Unary("ApprovePartition", &HsmHandlers::ApprovePartition)
+      .Unary("ListAudit", &HsmHandlers::ListAudit);
+}
 
 }  // namespace hsm

@@ -1,6 +1,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "common/error.h"
+#include "common/rpc_bind.h"
 #include "coordinator/handlers.h"
 #include "coordinator/jobs.h"
 #include "hsm/v1/job.grpc.pb.h"
@@ -30,6 +31,10 @@ class JobHandlers final : public v1::JobService::Service {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeJobHandlers(Front& front) { return std::make_unique<JobHandlers>(front); }
+void BindJobHandlers(Front& front, RpcServer& server) {
+  RpcBinder<v1::JobService, JobHandlers>(server, std::make_shared<JobHandlers>(front))
+      .Unary("GetJob", &JobHandlers::GetJob)
+      .Unary("ListJobs", &JobHandlers::ListJobs);
+}
 
 }  // namespace hsm

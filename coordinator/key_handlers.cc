@@ -1,5 +1,6 @@
 #include <grpcpp/grpcpp.h>
 
+#include "common/rpc_bind.h"
 #include "coordinator/handlers.h"
 #include "hsm/v1/key.grpc.pb.h"
 
@@ -33,6 +34,16 @@ class KeyHandlers final : public v1::KeyService::Service {
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeKeyHandlers(Front& front) { return std::make_unique<KeyHandlers>(front); }
+void BindKeyHandlers(Front& front, RpcServer& server) {
+  RpcBinder<v1::KeyService, KeyHandlers>(server, std::make_shared<KeyHandlers>(front))
+      .Unary("CreateKey", &KeyHandlers::CreateKey)
+      .Unary("GetKey", &KeyHandlers::GetKey)
+      .Unary("ListKeys", &KeyHandlers::ListKeys)
+      .Unary("ListKeyVersions", &KeyHandlers::ListKeyVersions)
+      .Unary("SetKeyAttributes", &KeyHandlers::SetKeyAttributes)
+      .Unary("RotateKey", &KeyHandlers::RotateKey)
+      .Unary("DeleteKey", &KeyHandlers::DeleteKey)
+      .Unary("ProveKey", &KeyHandlers::ProveKey);
+}
 
 }  // namespace hsm

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "common/completion_loop.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -45,10 +46,12 @@ absl::Status Run(const CoordinatorConfig& config, const sigset_t& signals) {
   HSM_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
                        OpenStoreSqlite({.path = JoinPath(config.data_dir, "catalogue.db")}));
   TlsFiles tls{config.tls_ca, config.tls_certificate, config.tls_key};
+  CompletionLoop loop("streams");
   std::vector<std::unique_ptr<PartitionClient>> owned;
   std::vector<PartitionClient*> clients;
   for (const PartitionConfig& partition : config.partitions) {
-    HSM_ASSIGN_OR_RETURN(std::unique_ptr<PartitionClient> client, MakeGrpcPartitionClient(partition, tls));
+    HSM_ASSIGN_OR_RETURN(std::unique_ptr<PartitionClient> client,
+                         MakeGrpcPartitionClient(partition, tls, loop));
     clients.push_back(client.get());
     owned.push_back(std::move(client));
   }
@@ -57,17 +60,17 @@ absl::Status Run(const CoordinatorConfig& config, const sigset_t& signals) {
   Crypto crypto(coordinator.core());
   Jobs jobs(coordinator, JobOptionsOf(config));
   Front front{coordinator, crypto, &jobs};
-  HSM_ASSIGN_OR_RETURN(std::unique_ptr<CoordinatorServer> server,
-                       CoordinatorServer::Start(config.listen, tls, front));
+  CoordinatorServer server(loop, front);
+  HSM_ASSIGN_OR_RETURN(int port, server.Start(config.listen, tls));
   jobs.Start();
   LogInfo("serving", {{"hsm", config.hsm_name},
                       {"listen", config.listen},
-                      {"port", server->port()},
+                      {"port", port},
                       {"partitions", config.partitions.size()}});
   bool leads = true;
   while (leads && !AskedToEnd(signals)) leads = coordinator.Leads();
   LogInfo("ending", {{"leads", leads}});
-  server->Drain(leads ? kDrainGrace : absl::ZeroDuration());
+  server.Drain(leads ? kDrainGrace : absl::ZeroDuration());
   jobs.Stop();
   coordinator.Stop();
   return leads ? absl::OkStatus() : Error(v1::REASON_FENCED, "another coordinator leads");

@@ -2,6 +2,7 @@
 
 #include "common/bytes.h"
 #include "common/error.h"
+#include "common/rpc_bind.h"
 #include "common/rpc_status.h"
 #include "common/tls.h"
 #include "coordinator/handlers.h"
@@ -42,8 +43,10 @@ class MembershipHandlers final : public internal::v1::MembershipService::Service
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakeMembershipHandlers(Front& front) {
-  return std::make_unique<MembershipHandlers>(front);
+void BindMembershipHandlers(Front& front, RpcServer& server) {
+  RpcBinder<internal::v1::MembershipService, MembershipHandlers>(server,
+                                                                 std::make_shared<MembershipHandlers>(front))
+      .Unary("Heartbeat", &MembershipHandlers::Heartbeat, RpcServer::Urgency::kUrgent);
 }
 
 }  // namespace hsm

@@ -1,9 +1,11 @@
 #pragma once
 // The seam from the coordinator to one partition. Implementations: GrpcPartitionClient (coordinator/
-// grpc_partition_client.h) and the simulated network of tests/testing. Thread-safe; each call blocks until the answer,
-// the timeout (DEADLINE_EXCEEDED) or a broken connection (UNREACHABLE).
+// grpc_partition_client.h) and the simulated network of tests/testing. Thread-safe; each call blocks until
+// the answer, the timeout (DEADLINE_EXCEEDED) or a broken connection (UNREACHABLE).
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -44,10 +46,17 @@ class PartitionClient {
   HSM_PARTITION_CALL(Import, ImportRequest, ImportResponse);
 #undef HSM_PARTITION_CALL
 
-  // One batch of the data path: answers in the order of the ops. A batch either gets all its answers or one failure
-  // for the whole (UNREACHABLE, DEADLINE_EXCEEDED): then each op may or may not have run, which is harmless, for every
-  // op on this path is repeatable.
-  virtual absl::StatusOr<v1::CryptoBatchResult> Crypto(const v1::CryptoBatch& batch, absl::Duration timeout) = 0;
+  // One batch of the data path: answers in the order of the ops. A batch either gets all its answers or one
+  // failure for the whole (UNREACHABLE, DEADLINE_EXCEEDED): then each op may or may not have run, which is
+  // harmless, for every op on this path is repeatable.
+  virtual absl::StatusOr<v1::CryptoBatchResult> Crypto(const v1::CryptoBatch& batch,
+                                                       absl::Duration timeout) = 0;
+  // The same for callers that must not block: calls `done` once, now or later, on a thread that must not
+  // block either. `batch` is only looked at during the call.
+  using CryptoDone = std::function<void(absl::StatusOr<v1::CryptoBatchResult>)>;
+  virtual void StartCrypto(const v1::CryptoBatch& batch, absl::Duration timeout, CryptoDone done) {
+    done(Crypto(batch, timeout));
+  }
 };
 
 }  // namespace hsm

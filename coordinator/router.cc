@@ -18,6 +18,9 @@ constexpr absl::Duration kPauseMax = absl::Milliseconds(100);
 constexpr double kWaitShareMax = 0.6;     // of an operation's time is waited for a partition to come back
 constexpr uint32_t kInFlightMax = 2'048;  // operations per partition; beyond: BUSY
 constexpr uint32_t kBusyRetryAfterMs = 25;
+constexpr int kNone = -1, kFull = -2;  // what Choose answers besides an index
+constexpr size_t kRetryThreads = 64;   // batches that wait for another partition at once
+constexpr size_t kRetriesWaitingMax = 512;
 
 }  // namespace
 
@@ -28,14 +31,16 @@ void SetFailure(v1::CryptoResult& result, const absl::Status& status) {
   result.set_retry_after_ms(detail.retry_after_ms());
 }
 
-// One Run: what is still open, and what has been tried.
+// One batch: what is still open, and what has been tried.
 struct Router::Work {
   v1::CryptoBatch& batch;
   v1::CryptoBatchResult& results;
-  const Decide& decide;
+  const Decide decide;
   std::vector<int> open;
   absl::Duration started;
   absl::Duration total;  // the longest timeout of the operations
+  v1::CryptoBatch part;  // what is sent when not all operations of `batch` are open
+  absl::Duration sent;
   uint32_t tried = 0;
   bool again = false;    // a partition was asked already
   bool all_busy = true;  // of those tried since the last pause
@@ -46,19 +51,53 @@ struct Router::Work {
     if (ms == 0) ms = limits::kCryptoTimeoutMsDefault;
     return absl::Milliseconds(std::min(ms, limits::kCryptoTimeoutMsMax));
   }
+  void FailAll(const absl::Status& status) {
+    for (int i : open) SetFailure(*results.mutable_results(i), status);
+  }
 };
 
-Router::Router(Core& core) : core_(core) {}
+Router::Router(Core& core) : core_(core), retries_("retry", kRetryThreads, kRetriesWaitingMax) {}
+
+Router::WorkPtr Router::MakeWork(v1::CryptoBatch& batch, std::vector<int> wanted,
+                                 v1::CryptoBatchResult& results, Decide decide) {
+  auto work = std::make_shared<Work>(Work{.batch = batch,
+                                          .results = results,
+                                          .decide = std::move(decide),
+                                          .open = std::move(wanted),
+                                          .started = core_.clock.Uptime()});
+  for (int i : work->open) work->total = std::max(work->total, work->TimeoutOf(i));
+  return work;
+}
 
 void Router::Run(v1::CryptoBatch& batch, std::vector<int> wanted, v1::CryptoBatchResult& results,
-                 const Decide& decide) {
-  Work work{.batch = batch,
-            .results = results,
-            .decide = decide,
-            .open = std::move(wanted),
-            .started = core_.clock.Uptime()};
-  for (int i : work.open) work.total = std::max(work.total, work.TimeoutOf(i));
-  while (!work.open.empty()) Round(work);
+                 Decide decide) {
+  WorkPtr work = MakeWork(batch, std::move(wanted), results, std::move(decide));
+  while (!work->open.empty()) Round(*work);
+}
+
+void Router::Start(v1::CryptoBatch& batch, std::vector<int> wanted, v1::CryptoBatchResult& results,
+                   Decide decide, std::function<void()> done) {
+  WorkPtr work = MakeWork(batch, std::move(wanted), results, std::move(decide));
+  int index = Choose(*work);
+  if (index < 0) return Finish(work, done);
+  auto at = static_cast<size_t>(index);
+  core_.cluster.client(at).StartCrypto(
+      Prepare(*work, at), HangLimit(*work, at),
+      [this, work, at, done = std::move(done)](absl::StatusOr<v1::CryptoBatchResult> answer) {
+        Take(*work, at, std::move(answer));
+        Finish(work, done);
+      });
+}
+
+void Router::Finish(const WorkPtr& work, const std::function<void()>& done) {
+  if (work->open.empty()) return done();
+  bool taken = retries_.Submit([this, work, done] {
+    while (!work->open.empty()) Round(*work);
+    done();
+  });
+  if (taken) return;
+  work->FailAll(BusyError(kBusyRetryAfterMs, "too many operations wait for a partition"));
+  done();
 }
 
 void Router::Round(Work& work) {
@@ -66,33 +105,35 @@ void Router::Round(Work& work) {
     ExpireAndDecide(work);
     if (work.open.empty()) return;
   }
-  const v1::CryptoOp& first = work.batch.ops(work.open.front());
-  auto uid = KeyUid::From(first.route().uid());
-  int index = core_.cluster.Pick(uid ? &*uid : nullptr, work.tried, DrawBits());
-  if (index < 0) {
-    if (WaitForPartition(work)) return;
-    // Keep what the last partition said, if one was asked; otherwise say that there is none.
-    for (int i : work.open) {
-      v1::CryptoResult& result = *work.results.mutable_results(i);
-      if (result.reason() == v1::REASON_UNSPECIFIED) {
-        SetFailure(result, Error(v1::REASON_NO_PARTITION, "no READY partition can serve this now"));
-      }
-    }
-    work.open.clear();
-    return;
+  int index = Choose(work);
+  if (index >= 0) {
+    auto at = static_cast<size_t>(index);
+    const v1::CryptoBatch& outgoing = Prepare(work, at);
+    return Take(work, at, core_.cluster.client(at).Crypto(outgoing, HangLimit(work, at)));
   }
+  if (index == kFull || WaitForPartition(work)) return;
+  // Keep what the last partition said, if one was asked; otherwise say that there is none.
+  for (int i : work.open) {
+    v1::CryptoResult& result = *work.results.mutable_results(i);
+    if (result.reason() == v1::REASON_UNSPECIFIED) {
+      SetFailure(result, Error(v1::REASON_NO_PARTITION, "no READY partition can serve this now"));
+    }
+  }
+  work.open.clear();
+}
+
+// The partition to ask next, which counts as tried from now on; kNone, or kFull if the one chosen has as much
+// as it may.
+int Router::Choose(Work& work) {
+  auto uid = KeyUid::From(work.batch.ops(work.open.front()).route().uid());
+  int index = core_.cluster.Pick(uid ? &*uid : nullptr, work.tried, DrawBits());
+  if (index < 0) return kNone;
   auto at = static_cast<size_t>(index);
   work.tried |= 1u << at;
-  if (core_.cluster.InFlight(at) + work.open.size() > kInFlightMax) {
-    for (int i : work.open) {
-      SetFailure(*work.results.mutable_results(i),
-                 BusyError(kBusyRetryAfterMs, "every partition has as much to do as it may"));
-    }
-    work.again = true;
-    return;
-  }
-  Send(work, at);
+  if (core_.cluster.InFlight(at) + work.open.size() <= kInFlightMax) return index;
+  work.FailAll(BusyError(kBusyRetryAfterMs, "every partition has as much to do as it may"));
   work.again = true;
+  return kFull;
 }
 
 // False: give up. All busy is not waited for: the caller is told when to come back.
@@ -133,42 +174,37 @@ void Router::ExpireAndDecide(Work& work) {
   work.open = std::move(open);
 }
 
-// Sends the open operations; false if the whole batch failed. The common case, all operations of a batch to
-// one partition on the first try, copies nothing.
-bool Router::Send(Work& work, size_t index) {
+// What is sent of the open operations. The common case, all operations of a batch to one partition on the
+// first try, copies nothing.
+const v1::CryptoBatch& Router::Prepare(Work& work, size_t index) {
   HsmViewPtr view = core_.state.View();
-  absl::Duration limit = HangLimit(work, index);
-  auto count = static_cast<uint32_t>(work.open.size());
   bool whole = work.open.size() == static_cast<size_t>(work.batch.ops_size());
-  v1::CryptoBatch part;
   if (!whole) {
-    for (int i : work.open) part.add_ops()->Swap(work.batch.mutable_ops(i));
+    work.part.Clear();
+    for (int i : work.open) *work.part.add_ops() = work.batch.ops(i);
   }
-  v1::CryptoBatch& outgoing = whole ? work.batch : part;
+  v1::CryptoBatch& outgoing = whole ? work.batch : work.part;
   outgoing.set_epoch(view->epoch);
   outgoing.set_data_set(view->data_set);
+  work.again = true;
+  core_.cluster.Begin(index, static_cast<uint32_t>(work.open.size()));
+  work.sent = core_.clock.Uptime();
+  return outgoing;
+}
 
-  core_.cluster.Begin(index, count);
-  absl::Duration sent = core_.clock.Uptime();
-  absl::StatusOr<v1::CryptoBatchResult> answer = core_.cluster.client(index).Crypto(outgoing, limit);
-  if (!whole) {
-    for (size_t n = 0; n < work.open.size(); ++n)
-      work.batch.mutable_ops(work.open[n])->Swap(part.mutable_ops(static_cast<int>(n)));
-  }
+void Router::Take(Work& work, size_t index, absl::StatusOr<v1::CryptoBatchResult> answer) {
+  auto count = static_cast<uint32_t>(work.open.size());
   if (answer.ok() && answer->results_size() != static_cast<int>(count)) {
     answer = Error(v1::REASON_UNREACHABLE, "an answer of another size");
   }
   if (!answer.ok()) {
     v1::Reason reason = ReasonOf(answer.status());
-    bool busy = reason == v1::REASON_BUSY;
     core_.cluster.End(index, count, /*ok=*/!SpeaksAgainstPartition(reason));
-    work.all_busy &= busy;
-    for (int i : work.open) SetFailure(*work.results.mutable_results(i), answer.status());
-    return false;
+    work.all_busy &= reason == v1::REASON_BUSY;
+    return work.FailAll(answer.status());
   }
-  Observe(index, core_.clock.Uptime() - sent);
+  Observe(index, core_.clock.Uptime() - work.sent);
   Judge(work, index, *answer);
-  return true;
 }
 
 void Router::Judge(Work& work, size_t index, v1::CryptoBatchResult& answer) {

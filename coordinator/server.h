@@ -1,29 +1,27 @@
 #pragma once
 // The coordinator's gRPC server: mutual TLS, all services on one port.
-#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "common/tls.h"
+#include "common/rpc_server.h"
 #include "coordinator/serve.h"
 
 namespace hsm {
 
 class CoordinatorServer {
  public:
-  // CONFIG_INVALID (credentials), CONFLICT (the port is taken). `front` and what it names outlive this.
-  static absl::StatusOr<std::unique_ptr<CoordinatorServer>> Start(const std::string& listen,
-                                                                  const TlsFiles& tls, Front& front);
-  ~CoordinatorServer();
-  int port() const;
+  // `front` and what it names outlive this, and so does `loop`, which no other server may use.
+  CoordinatorServer(CompletionLoop& loop, Front& front);
+  // CONFIG_INVALID (credentials), CONFLICT (the port is taken). Returns the port.
+  absl::StatusOr<int> Start(const std::string& listen, const TlsFiles& tls) {
+    return rpc_.Start(listen, tls);
+  }
   // No new calls; those under way have `grace` to end, then they are cancelled.
-  void Drain(absl::Duration grace);
+  void Drain(absl::Duration grace) { rpc_.Drain(grace); }
 
  private:
-  class Impl;
-  explicit CoordinatorServer(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
+  RpcServer rpc_;
 };
 
 }  // namespace hsm

@@ -22,9 +22,9 @@ struct NodeConfig {
   TokenConfig token;
   std::map<std::string, std::string> peers;  // partition name -> SHA-256 of its certificate, lower-case hex
   struct Limits {
-    uint32_t workers = 32;              // crypto streams served at once
+    uint32_t workers = 32;              // threads for operations that take long or wait
     uint32_t key_cache_max = 8192;      // session objects kept in the token
-    uint32_t queue_max = 256;           // other calls at once
+    uint32_t queue_max = 256;           // calls, and batches, that wait for a thread
     uint32_t call_timeout_ms = 10'000;  // a token call that takes longer ends the process
   } limits;
   std::string profile_file;         // "" = none

@@ -32,6 +32,10 @@ absl::Status CheckKeyUse(const IndexEntry& entry, v1::CryptoOperation operation,
 
 namespace {
 
+constexpr int64_t kQuickNsMax = 250'000;         // an operation that usually takes longer goes to a worker
+constexpr int64_t kQuickBatchNsMax = 4'000'000;  // as does a batch
+constexpr int64_t kUsualNsMax = 4'000'000'000;
+
 enum class Family { kNone, kSignature, kMac, kRsaEncryption, kGcm, kCbc, kKeyWrap };
 Family FamilyOf(v1::Algorithm algorithm) {
   if (algorithm >= v1::ALGORITHM_RS256 && algorithm <= v1::ALGORITHM_ES256K) return Family::kSignature;
@@ -186,6 +190,7 @@ void Executor::Execute(const v1::CryptoBatch& batch, v1::CryptoBatchResult* resu
   in_flight_.fetch_add(static_cast<uint32_t>(batch.ops_size()), std::memory_order_relaxed);
   absl::Time now = core_.clock.Now();
   absl::Duration started = core_.clock.Uptime();
+  absl::Duration begun = started;
   for (const v1::CryptoOp& op : batch.ops()) {
     v1::CryptoResult* result = results->add_results();
     result->set_id(op.id());
@@ -202,8 +207,45 @@ void Executor::Execute(const v1::CryptoBatch& batch, v1::CryptoBatchResult* resu
       result->set_retry_after_ms(detail.retry_after_ms());
     }
     in_flight_.fetch_sub(1, std::memory_order_relaxed);
+    absl::Duration ended = core_.clock.Uptime();
+    Observe(op, ended - begun);
+    begun = ended;
   }
   total_ops_.fetch_add(static_cast<uint64_t>(batch.ops_size()), std::memory_order_relaxed);
+}
+
+std::atomic<uint32_t>& Executor::UsualNs(const v1::CryptoOp& op) const {
+  size_t place = static_cast<size_t>(op.operation()) * 64 + static_cast<size_t>(op.algorithm());
+  return usual_ns_[place % usual_ns_.size()];
+}
+
+// Follows the median: an operation during which the thread did not run says nothing, however long it took.
+void Executor::Observe(const v1::CryptoOp& op, absl::Duration took) {
+  std::atomic<uint32_t>& usual = UsualNs(op);
+  int64_t before = usual.load(std::memory_order_relaxed);
+  int64_t now = std::clamp<int64_t>(absl::ToInt64Nanoseconds(took), 1, kUsualNsMax);
+  if (before != 0) {
+    int64_t step = before / 16 + 1;
+    now = now > before ? std::min(before + step, kUsualNsMax) : std::max<int64_t>(before - step, 1);
+  }
+  usual.store(static_cast<uint32_t>(now), std::memory_order_relaxed);
+}
+
+bool Executor::IsQuick(const v1::CryptoBatch& batch) const {
+  if (core_.options.profile != nullptr) return false;
+  int64_t total_ns = 0;
+  for (const v1::CryptoOp& op : batch.ops()) {
+    int64_t usual_ns = UsualNs(op).load(std::memory_order_relaxed);
+    total_ns += usual_ns;
+    if (usual_ns > kQuickNsMax || total_ns > kQuickBatchNsMax) return false;
+    if (op.operation() == v1::CRYPTO_OPERATION_RANDOM) continue;
+    auto uid = KeyUid::From(op.route().uid());
+    auto version = KeyVersion::From(op.version());
+    if (!uid || !version) return false;
+    KeyUse use = FamilyOf(op.algorithm()) == Family::kKeyWrap ? KeyUse::kKeyWrap : KeyUse::kPolicy;
+    if (!core_.cache.Contains(*uid, *version, use)) return false;
+  }
+  return true;
 }
 
 absl::Status Executor::Run(Call& call) {

@@ -2,6 +2,7 @@
 // Key use: one batch of crypto ops, in order, on the caller's thread. The sealed policy is enforced again
 // here, whatever the coordinator decided. On the hot path (key in the cache) nothing but memory and the token
 // is touched. Thread-safe.
+#include <array>
 #include <atomic>
 
 #include "absl/status/statusor.h"
@@ -16,6 +17,9 @@ class Executor {
   Executor(NodeCore& core, NodeProver& prover) : core_(core), prover_(prover) {}
 
   void Execute(const v1::CryptoBatch& batch, v1::CryptoBatchResult* results);
+
+  // See Partition::IsQuick. Looks at memory only.
+  bool IsQuick(const v1::CryptoBatch& batch) const;
 
   uint64_t total_ops() const { return total_ops_.load(std::memory_order_relaxed); }
   uint32_t in_flight() const { return in_flight_.load(std::memory_order_relaxed); }
@@ -33,8 +37,13 @@ class Executor {
   bool VerifyThisOne(const KeySpec& spec);
   void Audit(const Call& call, absl::Status& status);
 
+  std::atomic<uint32_t>& UsualNs(const v1::CryptoOp& op) const;
+  void Observe(const v1::CryptoOp& op, absl::Duration took);
+
   NodeCore& core_;
   NodeProver& prover_;
+  // Median time of an operation by {operation, algorithm}, in nanoseconds; 0 = none seen.
+  mutable std::array<std::atomic<uint32_t>, 8 * 64> usual_ns_{};
   std::atomic<uint64_t> total_ops_{0};
   std::atomic<uint32_t> in_flight_{0};
   std::atomic<uint32_t> sample_{0};

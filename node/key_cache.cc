@@ -12,6 +12,11 @@ CachedKeyPtr KeyCache::Find(const KeyUid& uid, const KeyVersion& version, KeyUse
   return place->second->key;
 }
 
+bool KeyCache::Contains(const KeyUid& uid, const KeyVersion& version, KeyUse use) const {
+  MutexLock lock(mutex_);
+  return places_.contains(Name{uid, version, use});
+}
+
 CachedKeyPtr KeyCache::Put(const KeyUid& uid, const KeyVersion& version, KeyUse use, CachedKeyPtr key) {
   std::vector<CachedKeyPtr> evicted;  // destroyed after the lock is let go
   MutexLock lock(mutex_);

@@ -38,6 +38,7 @@ class KeyCache {
   explicit KeyCache(size_t max) : max_(max) {}
 
   CachedKeyPtr Find(const KeyUid& uid, const KeyVersion& version, KeyUse use);
+  bool Contains(const KeyUid& uid, const KeyVersion& version, KeyUse use) const;
   // What is there already wins; returns what is there now.
   CachedKeyPtr Put(const KeyUid& uid, const KeyVersion& version, KeyUse use, CachedKeyPtr key);
   void Forget(const KeyUid& uid);  // all versions

@@ -232,6 +232,8 @@ absl::StatusOr<rpc::ImportResponse> Partition::Import(const rpc::ImportRequest& 
   return parts_->exporter.Import(request);
 }
 
+bool Partition::IsQuick(const v1::CryptoBatch& batch) const { return parts_->executor.IsQuick(batch); }
+
 v1::CryptoBatchResult Partition::Crypto(const v1::CryptoBatch& batch) {
   v1::CryptoBatchResult results;
   parts_->executor.Execute(batch, &results);

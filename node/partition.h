@@ -63,6 +63,9 @@ class Partition {
   absl::StatusOr<rpc::ImportResponse> Import(const rpc::ImportRequest& request);
   // Always one answer per op, in order.
   v1::CryptoBatchResult Crypto(const v1::CryptoBatch& batch);
+  // Whether Crypto on this batch may run on a thread that all streams share: its keys are in the cache,
+  // nothing of it waits, and operations of its kinds have been taking little time.
+  bool IsQuick(const v1::CryptoBatch& batch) const;
   void Crypto(const v1::CryptoBatch& batch, v1::CryptoBatchResult* results);  // may be on an arena
 
   // What the node says of itself, and what it does with the answer. `asked_at` is Clock::Uptime() before the

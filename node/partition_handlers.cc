@@ -2,9 +2,8 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include <atomic>
-
 #include "common/error.h"
+#include "common/rpc_bind.h"
 #include "common/rpc_status.h"
 #include "common/status_macros.h"
 #include "common/tls.h"
@@ -13,14 +12,52 @@
 namespace hsm {
 namespace {
 
+constexpr uint32_t kBusyRetryAfterMs = 25;
+
 absl::Status CheckPeer(const grpc::ServerContext& context) {
   if (PeerName(PeerUris(context), "coordinator")) return absl::OkStatus();
   return Error(v1::REASON_PERMISSION_DENIED, "only a coordinator talks to a partition");
 }
 
+absl::Status NoDomain() { return Error(v1::REASON_NOT_ACTIVE, "the partition has no domain in use"); }
+
+// Batches of one coordinator. What is quick is done on the loop: a hand-off to a worker costs more than an
+// HMAC.
+class CryptoSession final : public BatchSession {
+ public:
+  CryptoSession(Lifecycle& life, WorkerPool& workers) : life_(life), workers_(workers) {}
+
+  void Serve(v1::CryptoBatch& batch, v1::CryptoBatchResult& results, Done done) override {
+    results.Clear();
+    std::shared_ptr<hsm::Partition> partition = life_.partition();
+    if (partition == nullptr) return done(NoDomain());
+    if (partition->IsQuick(batch)) {
+      partition->Crypto(batch, &results);
+      return done(absl::OkStatus());
+    }
+    bool taken = workers_.Submit([partition, &batch, &results, done] {
+      partition->Crypto(batch, &results);
+      done(absl::OkStatus());
+    });
+    if (taken) return;
+    for (const v1::CryptoOp& op : batch.ops()) {
+      v1::CryptoResult& result = *results.add_results();
+      result.set_id(op.id());
+      result.set_reason(v1::REASON_BUSY);
+      result.set_message("the partition has as much to do as it may");
+      result.set_retry_after_ms(kBusyRetryAfterMs);
+    }
+    done(absl::OkStatus());
+  }
+
+ private:
+  Lifecycle& life_;
+  WorkerPool& workers_;
+};
+
 class Handlers final : public rpc::Partition::Service {
  public:
-  Handlers(Lifecycle& life, uint32_t streams_max) : life_(life), streams_max_(streams_max) {}
+  Handlers(Lifecycle& life, WorkerPool& crypto) : life_(life), crypto_(crypto) {}
 
   // Calls of the partition proper, and calls of its life before it has a domain.
 #define HSM_PARTITION_CALL(Method, Response)                                                         \
@@ -61,36 +98,9 @@ class Handlers final : public rpc::Partition::Service {
 #undef HSM_PARTITION_CALL
 #undef HSM_LIFE_CALL
 
-  // One thread for the life of the stream: it reads a batch, does it, answers it.
-  grpc::Status Crypto(grpc::ServerContext* context,
-                      grpc::ServerReaderWriter<v1::CryptoBatchResult, v1::CryptoBatch>* stream) override {
-    if (absl::Status status = CheckPeer(*context); !status.ok()) return ToGrpc(status, context);
-    Slot slot(streams_);
-    if (slot.number > streams_max_) return ToGrpc(BusyError(1'000, "too many crypto streams"), context);
-    v1::CryptoBatch batch;
-    v1::CryptoBatchResult results;
-    while (stream->Read(&batch)) {
-      std::shared_ptr<hsm::Partition> partition = life_.partition();
-      if (partition == nullptr) return ToGrpc(NoDomain(), context);
-      results.Clear();
-      partition->Crypto(batch, &results);
-      if (!stream->Write(results)) break;
-    }
-    return grpc::Status::OK;
-  }
+  absl::StatusOr<std::unique_ptr<BatchSession>> OpenCrypto(grpc::ServerContext& context);
 
  private:
-  struct Slot {
-    explicit Slot(std::atomic<uint32_t>& c) : count(c), number(c.fetch_add(1) + 1) {}
-    ~Slot() { count.fetch_sub(1); }
-    std::atomic<uint32_t>& count;
-    const uint32_t number;
-  };
-
-  static absl::Status NoDomain() {
-    return Error(v1::REASON_NOT_ACTIVE, "the partition has no domain in use");
-  }
-
   template <typename Request, typename Response>
   absl::StatusOr<Response> OnPartition(absl::StatusOr<Response> (hsm::Partition::*method)(const Request&),
                                        const Request& request) {
@@ -109,14 +119,45 @@ class Handlers final : public rpc::Partition::Service {
   }
 
   Lifecycle& life_;
-  const uint32_t streams_max_;
-  std::atomic<uint32_t> streams_{0};
+  WorkerPool& crypto_;
 };
+
+absl::StatusOr<std::unique_ptr<BatchSession>> Handlers::OpenCrypto(grpc::ServerContext& context) {
+  HSM_RETURN_IF_ERROR(CheckPeer(context));
+  return std::make_unique<CryptoSession>(life_, crypto_);
+}
 
 }  // namespace
 
-std::unique_ptr<grpc::Service> MakePartitionService(Lifecycle& life, uint32_t streams_max) {
-  return std::make_unique<Handlers>(life, streams_max);
+void BindPartitionHandlers(Lifecycle& life, WorkerPool& crypto, RpcServer& server) {
+  RpcBinder<rpc::Partition, Handlers> bind(server, std::make_shared<Handlers>(life, crypto));
+#define HSM_BIND(Method) bind.Unary(#Method, &Handlers::Method)
+  HSM_BIND(GetInfo);
+  HSM_BIND(MakeDomain);
+  HSM_BIND(BeginJoin);
+  HSM_BIND(Sponsor);
+  HSM_BIND(TakeHandover);
+  HSM_BIND(CompleteJoin);
+  HSM_BIND(Generate);
+  HSM_BIND(Transition);
+  HSM_BIND(Install);
+  HSM_BIND(Activate);
+  HSM_BIND(Discard);
+  HSM_BIND(Prove);
+  HSM_BIND(Digest);
+  HSM_BIND(ListBucket);
+  HSM_BIND(PutRecords);
+  HSM_BIND(Quarantine);
+  HSM_BIND(Export);
+  HSM_BIND(DeriveAead);
+  HSM_BIND(SignManifest);
+  HSM_BIND(CheckManifest);
+  HSM_BIND(Import);
+#undef HSM_BIND
+  // Revocations wait for nothing else.
+  bind.Unary("Control", &Handlers::Control, RpcServer::Urgency::kUrgent);
+  bind.Stream("Crypto",
+              [](Handlers& handlers, grpc::ServerContext& context) { return handlers.OpenCrypto(context); });
 }
 
 }  // namespace hsm

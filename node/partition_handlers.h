@@ -1,16 +1,12 @@
 #pragma once
 // The gRPC face of a node: decode, one call, encode. Only coordinators may call (their certificate says so).
-#include <memory>
-
+#include "common/rpc_server.h"
+#include "common/worker_pool.h"
 #include "node/lifecycle.h"
-
-namespace grpc {
-class Service;
-}
 
 namespace hsm {
 
-// `streams_max` crypto streams at once; more are refused with BUSY.
-std::unique_ptr<grpc::Service> MakePartitionService(Lifecycle& life, uint32_t streams_max);
+// `crypto` runs batches that may block or take long; it outlives the server, as does `life`.
+void BindPartitionHandlers(Lifecycle& life, WorkerPool& crypto, RpcServer& server);
 
 }  // namespace hsm

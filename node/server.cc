@@ -1,7 +1,6 @@
 #include "node/server.h"
 
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/resource_quota.h>
 
 #include <chrono>
 
@@ -17,12 +16,20 @@
 namespace hsm {
 namespace {
 constexpr auto kAskTimeout = std::chrono::milliseconds(900);  // less than the heartbeat's pace
-constexpr auto kStopTimeout = std::chrono::seconds(2);
+constexpr absl::Duration kStopTimeout = absl::Seconds(2);
+constexpr size_t kCallThreads = 64;
+constexpr size_t kStreamsMax = 128;
 }  // namespace
 
 struct NodeServer::Rpc {
-  std::unique_ptr<grpc::Service> service;
-  std::unique_ptr<grpc::Server> server;
+  Rpc(Lifecycle& life, const NodeConfig::Limits& limits)
+      : crypto("crypto", limits.workers, limits.queue_max),
+        server(loop, {.workers = kCallThreads, .queue_max = limits.queue_max, .streams_max = kStreamsMax}) {
+    BindPartitionHandlers(life, crypto, server);
+  }
+  WorkerPool crypto;  // it may hold batches of the server's streams: the server is drained first
+  CompletionLoop loop{"streams"};
+  RpcServer server;
   struct Coordinator {
     std::string address;
     std::unique_ptr<rpc::MembershipService::Stub> stub;
@@ -32,29 +39,14 @@ struct NodeServer::Rpc {
   bool silent = false;  // already logged that nobody grants
 };
 
-NodeServer::NodeServer(Lifecycle& life) : life_(life), rpc_(std::make_unique<Rpc>()) {}
+NodeServer::NodeServer(Lifecycle& life)
+    : life_(life), rpc_(std::make_unique<Rpc>(life, life.config().limits)) {}
 
 absl::StatusOr<std::unique_ptr<NodeServer>> NodeServer::Start(Lifecycle& life) {
   const NodeConfig& config = life.config();
   std::unique_ptr<NodeServer> self(new NodeServer(life));
-  HSM_ASSIGN_OR_RETURN(auto credentials, MakeServerCredentials(config.tls));
   HSM_ASSIGN_OR_RETURN(auto outgoing, MakeChannelCredentials(config.tls));
-  self->rpc_->service = MakePartitionService(life, config.limits.workers);
-  grpc::ServerBuilder builder;
-  SetServerArguments(builder);
-  grpc::ResourceQuota quota("node");
-  // A stream keeps its thread; the rest is for unary calls and polling.
-  quota.SetMaxThreads(static_cast<int>(config.limits.workers + config.limits.queue_max + 8));
-  builder.SetResourceQuota(quota);
-  builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::NUM_CQS, 1);
-  builder.SetSyncServerOption(grpc::ServerBuilder::SyncServerOption::MAX_POLLERS, 2);
-  int port = 0;
-  builder.AddListeningPort(config.listen, credentials, &port);
-  builder.RegisterService(self->rpc_->service.get());
-  self->rpc_->server = builder.BuildAndStart();
-  if (self->rpc_->server == nullptr || port == 0) {
-    return Error(v1::REASON_CONFIG_INVALID, "cannot listen on " + config.listen);
-  }
+  HSM_RETURN_IF_ERROR(self->rpc_->server.Start(config.listen, config.tls).status());
   for (const std::string& address : config.coordinators) {
     self->rpc_->coordinators.push_back(
         {address, rpc::MembershipService::NewStub(MakeChannel(address, outgoing, "", false))});
@@ -73,11 +65,7 @@ void NodeServer::Stop() {
     changed_.NotifyAll();
   }
   heartbeat_.Join();
-  if (rpc_->server != nullptr) {
-    rpc_->server->Shutdown(std::chrono::system_clock::now() + kStopTimeout);
-    rpc_->server->Wait();
-    rpc_->server.reset();
-  }
+  rpc_->server.Drain(kStopTimeout);
 }
 
 void NodeServer::HeartbeatLoop() {

@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "common/completion_loop.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/random.h"
@@ -136,6 +137,8 @@ class NodeProcess {
 
 class NodeTest : public ::testing::Test {
  protected:
+  CompletionLoop loop_{"streams"};
+
   NodeTest() {
     char name[] = "/tmp/node-test-XXXXXX";
     directory_ = mkdtemp(name);
@@ -172,7 +175,7 @@ class NodeTest : public ::testing::Test {
     PartitionConfig config;
     config.name = node.name_;
     config.address = "127.0.0.1:" + std::to_string(node.port_);
-    return *MakeGrpcPartitionClient(config, Files(who));
+    return *MakeGrpcPartitionClient(config, Files(who), loop_);
   }
   void AwaitState(PartitionClient& client, rpc::NodeState want) {
     rpc::NodeState state = rpc::NODE_STATE_UNSPECIFIED;
