@@ -148,8 +148,7 @@ std::optional<std::string> PeerName(const std::vector<std::string>& uris, std::s
 Bytes PeerFingerprint(const grpc::AuthContext& context) {
   auto values = context.FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
   if (!context.IsPeerAuthenticated() || values.empty()) return {};
-  auto certificate = Certificate::FromPem(std::string_view(values[0].data(), values[0].size()));
-  return certificate.ok() ? certificate->Fingerprint() : Bytes();
+  return FingerprintOfPem(std::string_view(values[0].data(), values[0].size()));
 }
 
 }  // namespace hsm

@@ -1,5 +1,6 @@
 #include "common/x509.h"
 
+#include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/rand.h>
@@ -12,6 +13,7 @@
 #include "common/aead.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/spki.h"
 #include "common/status_macros.h"
 
 namespace hsm {
@@ -48,11 +50,6 @@ Bytes KeySpki(EVP_PKEY* key) {
   Bytes out(der, der + size);
   OPENSSL_free(der);
   return out;
-}
-
-std::shared_ptr<EVP_PKEY> PublicKeyFrom(ByteView spki) {
-  const unsigned char* at = spki.data();
-  return {d2i_PUBKEY(nullptr, &at, static_cast<long>(spki.size())), &EVP_PKEY_free};
 }
 
 std::shared_ptr<EVP_PKEY> NewP256() { return {EVP_EC_gen("P-256"), &EVP_PKEY_free}; }
@@ -128,6 +125,24 @@ absl::StatusOr<Certificate> Certificate::FromFile(const std::string& path) {
   auto certificate = FromPem(pem);
   if (!certificate.ok()) return Error(v1::REASON_INVALID_ARGUMENT, path + " is not a PEM certificate");
   return certificate;
+}
+
+Bytes FingerprintOfPem(std::string_view pem) {
+  if (pem.size() > kPemBytesMax) return {};
+  Bio bio = Reader(View(pem));
+  char *name = nullptr, *header = nullptr;
+  unsigned char* der = nullptr;
+  long size = 0;
+  if (PEM_read_bio(bio.get(), &name, &header, &der, &size) != 1) {
+    ERR_clear_error();
+    return {};
+  }
+  Bytes out;
+  if (std::string_view(name) == PEM_STRING_X509) out = Sha256(ByteView(der, static_cast<size_t>(size)));
+  OPENSSL_free(name);
+  OPENSSL_free(header);
+  OPENSSL_free(der);
+  return out;
 }
 
 Bytes Certificate::Der() const {
@@ -222,7 +237,7 @@ absl::StatusOr<SecretBytes> PrivateKey::Decrypt(ByteView sealed, std::string_vie
   size_t size = static_cast<size_t>(sealed[0]) << 8 | sealed[1];
   if (sealed.size() < 2 + size) return failed;
   ByteView sender = sealed.subspan(2, size);
-  std::shared_ptr<EVP_PKEY> peer = PublicKeyFrom(sender);
+  std::shared_ptr<EVP_PKEY> peer = PublicKeyFromSpki(sender);
   if (peer == nullptr) return failed;
   auto shared = SharedSecret(handle_.get(), peer.get());
   if (!shared.ok()) return failed;
@@ -234,7 +249,7 @@ absl::StatusOr<SecretBytes> PrivateKey::Decrypt(ByteView sealed, std::string_vie
 }
 
 bool VerifySignature(ByteView spki, ByteView data, ByteView signature) {
-  std::shared_ptr<EVP_PKEY> key = PublicKeyFrom(spki);
+  std::shared_ptr<EVP_PKEY> key = PublicKeyFromSpki(spki);
   DigestContext context(EVP_MD_CTX_new());
   return key != nullptr && context != nullptr &&
          EVP_DigestVerifyInit(context.get(), nullptr, EVP_sha256(), nullptr, key.get()) == 1 &&
@@ -242,7 +257,7 @@ bool VerifySignature(ByteView spki, ByteView data, ByteView signature) {
 }
 
 absl::StatusOr<Bytes> EncryptTo(ByteView spki, std::string_view purpose, const SecretBytes& plaintext) {
-  std::shared_ptr<EVP_PKEY> recipient = PublicKeyFrom(spki);
+  std::shared_ptr<EVP_PKEY> recipient = PublicKeyFromSpki(spki);
   std::shared_ptr<EVP_PKEY> ephemeral = NewP256();
   if (recipient == nullptr || ephemeral == nullptr) {
     return Error(v1::REASON_INVALID_ARGUMENT, "not a public key that can be encrypted to");

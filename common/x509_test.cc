@@ -24,6 +24,9 @@ TEST(X509Test, IssuedCertificatesCarryTheirNames) {
   EXPECT_EQ(read.DnsNames(), (std::vector<std::string>{"p1", "localhost"}));
   EXPECT_EQ(read.CommonName(), "p1");
   EXPECT_EQ(read.Fingerprint(), leaf.certificate.Fingerprint());
+  EXPECT_EQ(FingerprintOfPem(leaf.certificate.Pem()), leaf.certificate.Fingerprint());
+  EXPECT_TRUE(FingerprintOfPem("no certificate").empty());
+  EXPECT_TRUE(FingerprintOfPem(StringView(leaf.key.Pem().Expose())).empty());
   EXPECT_EQ(read.Spki(), leaf.key.Spki());
   EXPECT_TRUE(read.IssuedBy(ca.certificate));
   EXPECT_FALSE(read.IssuedBy(Authority("ca").certificate));

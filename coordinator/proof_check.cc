@@ -5,11 +5,11 @@
 #include <openssl/ecdsa.h>
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
-#include <openssl/x509.h>
 
 #include <memory>
 
 #include "common/mutant.h"
+#include "common/spki.h"
 
 namespace hsm {
 namespace {
@@ -21,7 +21,6 @@ struct Deleter {
     Free(p);
   }
 };
-using KeyPtr = std::unique_ptr<EVP_PKEY, Deleter<EVP_PKEY_free>>;
 using ContextPtr = std::unique_ptr<EVP_PKEY_CTX, Deleter<EVP_PKEY_CTX_free>>;
 using SignaturePtr = std::unique_ptr<ECDSA_SIG, Deleter<ECDSA_SIG_free>>;
 
@@ -48,8 +47,7 @@ Bytes EcdsaToDer(ByteView raw) {
 }  // namespace
 
 bool VerifyDigestSignature(ByteView spki, ByteView digest, ByteView signature) {
-  const uint8_t* at = spki.data();
-  KeyPtr key(d2i_PUBKEY(nullptr, &at, static_cast<long>(spki.size())));
+  const std::shared_ptr<EVP_PKEY> key = PublicKeyFromSpki(spki);
   if (key == nullptr) return false;
   ContextPtr context(EVP_PKEY_CTX_new(key.get(), nullptr));
   if (context == nullptr || EVP_PKEY_verify_init(context.get()) != 1) return false;

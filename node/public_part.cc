@@ -5,11 +5,11 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/rsa.h>
-#include <openssl/x509.h>
 
 #include <cstring>
 
 #include "common/error.h"
+#include "common/spki.h"
 
 namespace hsm {
 namespace {
@@ -80,10 +80,8 @@ bool Fits(const KeySpec& spec, const EVP_PKEY* key) {
 }  // namespace
 
 absl::StatusOr<PublicPart> PublicPart::Parse(const KeySpec& spec, ByteView spki) {
-  const uint8_t* at = spki.data();
-  std::shared_ptr<EVP_PKEY> key(d2i_PUBKEY(nullptr, &at, static_cast<long>(spki.size())), EVP_PKEY_free);
-  ERR_clear_error();
-  if (key == nullptr || at != spki.data() + spki.size() || !Fits(spec, key.get())) {
+  std::shared_ptr<EVP_PKEY> key = PublicKeyFromSpki(spki);
+  if (key == nullptr || !Fits(spec, key.get())) {
     return Error(v1::REASON_RECORD_CORRUPT, "the public part of a record is not a key of its type");
   }
   return PublicPart(spec, std::move(key));
