@@ -13,6 +13,7 @@ constexpr absl::Duration kAuditPass = absl::Seconds(30);  // digests of a partit
 constexpr absl::Duration kHousekeeping = absl::Minutes(10);
 constexpr absl::Duration kBackoffMin = absl::Milliseconds(200);
 constexpr absl::Duration kBackoffMax = absl::Seconds(3);
+constexpr int kIdleTicks = 3;
 constexpr uint32_t kScrubRound = 16;
 constexpr size_t kSweepBatch = 64;
 constexpr absl::Duration kProbeTimeout = absl::Seconds(1);
@@ -80,7 +81,12 @@ bool Maintenance::Wait(Loop& loop, absl::Duration time) {
 
 void Maintenance::RunPartition(size_t index) {
   Loop& loop = *loops_[index];
-  while (Wait(loop, core_.config.tick)) Step(index, loop);
+  while (true) {
+    // With nothing to do it looks less often: what needs it at once kicks it.
+    const bool idle = core_.cluster.IsReady(index) && core_.cluster.Behind(index).empty();
+    if (!Wait(loop, core_.config.tick * (idle ? kIdleTicks : 1))) return;
+    Step(index, loop);
+  }
 }
 
 void Maintenance::Step(size_t index, Loop& loop) {
@@ -240,7 +246,11 @@ absl::Status Maintenance::SetDrained(size_t index, bool drained, const AuditFiel
 
 void Maintenance::RunHealer() {
   Loop& loop = *loops_[core_.cluster.size()];
-  while (Wait(loop, core_.config.tick)) healer_.Tick();
+  while (true) {
+    const bool idle = core_.cluster.ReadyCount() == core_.cluster.size();
+    if (!Wait(loop, core_.config.tick * (idle ? kIdleTicks : 1))) return;
+    healer_.Tick();
+  }
 }
 
 void Maintenance::RunHousekeeping() {
