@@ -18,7 +18,9 @@ absl::Status DeleteKey(Client& client, const std::string& name) {
   return client.DeleteKey(request).status();
 }
 
-v1::CreateKeyRequest NewKey(BenchKey key, const std::string& name) {
+}  // namespace
+
+v1::CreateKeyRequest NewBenchKey(BenchKey key, const std::string& name) {
   v1::CreateKeyRequest request;
   request.set_name(name);
   switch (key) {
@@ -40,8 +42,6 @@ v1::CreateKeyRequest NewKey(BenchKey key, const std::string& name) {
   return request;
 }
 
-}  // namespace
-
 const std::vector<BenchCase>& BenchCases() {
   static const std::vector<BenchCase> cases = {
       {"sign-p256", "sign", BenchKey::kP256},
@@ -51,6 +51,10 @@ const std::vector<BenchCase>& BenchCases() {
       {"verify-p256", "verify", BenchKey::kP256, false},
       {"create-p256", "create", BenchKey::kP256, false},
       {"mixed", "mixed", BenchKey::kHmac, false},
+      {"list-keys", "list", BenchKey::kP256, false, true},
+      {"get-key", "get", BenchKey::kP256, false, true},
+      {"full-backup", "backup", BenchKey::kP256, false, true},
+      {"full-restore", "restore", BenchKey::kP256, false, true},
   };
   return cases;
 }
@@ -101,7 +105,7 @@ absl::StatusOr<std::string> ClusterKeys::Key(BenchKey key, const std::string& ex
     if (kind == key) return name;
   }
   std::string name = fmt::format("bench-{}-{}", run_, BenchKeyName(key));
-  HSM_RETURN_IF_ERROR(client_.CreateKey(NewKey(key, name)).status());
+  HSM_RETURN_IF_ERROR(client_.CreateKey(NewBenchKey(key, name)).status());
   made_.emplace_back(key, name);
   return name;
 }
@@ -120,7 +124,7 @@ absl::StatusOr<Operation> ClusterKeys::PrepareVerify(const std::string& name) {
 
 Operation ClusterKeys::PrepareCreate() {
   return [this](uint32_t) {
-    return client_.CreateKey(NewKey(BenchKey::kP256, CreatedName(created_++))).status();
+    return client_.CreateKey(NewBenchKey(BenchKey::kP256, CreatedName(created_++))).status();
   };
 }
 

@@ -18,6 +18,7 @@ struct BenchCase {
   std::string op;    // "sign"
   BenchKey key;
   bool has_token_twin = true;  // the bare token can do the same operation
+  bool of_many = false;        // works on --keys keys of the kind --kind (cli/bench_scale.h)
 };
 const std::vector<BenchCase>& BenchCases();
 absl::StatusOr<BenchCase> FindBenchCase(const std::string& name);
@@ -46,6 +47,7 @@ class ClusterKeys {
   std::atomic<uint64_t> created_{0};  // by the create case
 };
 
+v1::CreateKeyRequest NewBenchKey(BenchKey key, const std::string& name);
 v1::CryptoOp BenchOp(BenchKey key, const std::string& name);
 
 }  // namespace hsm::cli

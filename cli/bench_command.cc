@@ -9,6 +9,7 @@
 #include "cli/bench_cluster.h"
 #include "cli/bench_cpu.h"
 #include "cli/bench_load.h"
+#include "cli/bench_scale.h"
 #include "cli/bench_token.h"
 #include "cli/commands.h"
 #include "cli/connect.h"
@@ -30,6 +31,8 @@ struct BenchArguments {
   std::vector<std::string> cases = {"sign-p256", "hmac"};
   std::vector<std::string> callers = {"1", "8"};
   std::vector<std::string> faces = {"openssl", "token", "token-session", "cluster"};
+  std::string kind = "p256", target;
+  uint32_t keys = 100;
   std::string data, key, module = "/usr/lib/softhsm/libsofthsm2.so", pin = "same-core";
   double seconds = 0.5, open_share = 0, rate = 0;
   uint32_t rounds = 6;
@@ -118,13 +121,18 @@ class Bench {
     round.calibration = Calibrate();
     CpuSample before = SampleCpu(processes_);
     round.load = RunClosedLoop(callers, time_, operation);
+    AddCpu(before, round);
+    return round;
+  }
+
+  // Of the time since `before`, to each operation its share.
+  void AddCpu(const CpuSample& before, Round& round) const {
     CpuSample after = SampleCpu(processes_);
     double count = std::max<double>(1, static_cast<double>(round.load.operations));
     round.cpu.client = (after.client - before.client) / count;
     if (before.coordinator && after.coordinator)
       round.cpu.coordinator = (*after.coordinator - *before.coordinator) / count;
     if (before.node && after.node) round.cpu.node = (*after.node - *before.node) / count;
-    return round;
   }
 
   // Drops rounds in which the CPU was not itself; keeps the steadiest two at least.
@@ -160,7 +168,44 @@ class Bench {
     return round;
   }
 
+  // What works on many keys: calls in closed loop, jobs once.
+  absl::Status RunOfMany(const BenchCase& bench) {
+    if (!Wants("cluster") || a_.keys < 1)
+      return Error(v1::REASON_INVALID_ARGUMENT, bench.name + " needs keys");
+    const BenchKey kind = a_.kind == "p256"      ? BenchKey::kP256
+                          : a_.kind == "rsa2048" ? BenchKey::kRsa2048
+                                                 : BenchKey::kAes256;
+    ScaleKeys keys(*client_, kind, a_.keys);
+    HSM_RETURN_IF_ERROR(keys.Make());
+    const std::string shown = fmt::format("{} x {}", a_.keys, BenchKeyName(kind));
+    if (bench.op == "backup" || bench.op == "restore") {
+      if (!a_.target.starts_with('/'))
+        return Error(v1::REASON_INVALID_ARGUMENT,
+                     "--target takes an absolute path on the coordinator's host");
+      Row row{.face = "cluster", .op = bench.op, .key = shown, .mode = "job"};
+      for (uint32_t i = 0; i < a_.rounds; ++i) {
+        Round round;
+        CpuSample before = SampleCpu(processes_);
+        HSM_ASSIGN_OR_RETURN(round.load,
+                             bench.op == "backup" ? keys.Backup(a_.target) : keys.Restore(a_.target));
+        AddCpu(before, round);
+        row.rounds.push_back(std::move(round));
+      }
+      rows_.push_back(std::move(row));
+      return absl::OkStatus();
+    }
+    const Operation operation = bench.op == "list" ? keys.List() : keys.Get();
+    for (const std::string& callers : a_.callers) {
+      const auto count = static_cast<uint32_t>(std::clamp(std::atoi(callers.c_str()), 1, 1024));
+      Row row{.face = "cluster", .op = bench.op, .key = shown, .callers = count};
+      for (uint32_t i = 0; i < a_.rounds; ++i) row.rounds.push_back(Measure(count, operation));
+      Keep(std::move(row));
+    }
+    return absl::OkStatus();
+  }
+
   absl::Status RunCase(const BenchCase& bench) {
+    if (bench.of_many) return RunOfMany(bench);
     std::optional<Operation> bare;
     if (bench.has_token_twin && Wants("openssl")) {
       HSM_ASSIGN_OR_RETURN(Operation operation, PrepareOpenSsl(bench.key));
@@ -242,10 +287,10 @@ class Bench {
 
   static Json RowJson(const Row& row) {
     LoadResult all = Merged(row);
-    bool any = all.operations > 0, measured = row.mode == "closed" && any;
+    bool any = all.operations > 0, measured = row.mode != "open" && any, timed = row.mode != "job" && any;
     auto figure = [](std::optional<double> value) { return value ? Json(*value) : Json(); };
     auto percentile = [&](double percent) {
-      return any ? Json(all.latency_us.PercentileUs(percent)) : Json();
+      return timed ? Json(all.latency_us.PercentileUs(percent)) : Json();
     };
     Json reasons = Json::Object();
     for (const auto& [reason, count] : all.errors_by_reason) reasons.Add(reason, count);
@@ -273,7 +318,7 @@ class Bench {
          {"p90_us", percentile(90)},
          {"p99_us", percentile(99)},
          {"p999_us", percentile(99.9)},
-         {"max_us", any ? Json(all.latency_us.max_us()) : Json()},
+         {"max_us", timed ? Json(all.latency_us.max_us()) : Json()},
          {"operations", all.operations},
          {"errors", all.errors},
          {"errors_by_reason", reasons},
@@ -348,6 +393,11 @@ void AddBenchCommand(Command& root) {
                "also an open loop at this share of the throughput just measured, e.g. 0.65");
   bench.Number("--rate", a->rate, "also an open loop at this many operations a second");
   bench.Text("--key", a->key, "use this key instead of making one");
+  bench.Number(
+      "--keys", a->keys,
+      "how many keys list-keys, get-key and the full- cases work on; missing ones are made and stay");
+  bench.Text("--kind", a->kind, "of those keys").OneOf({"p256", "aes256", "rsa2048"});
+  bench.Text("--target", a->target, "directory on the coordinator's host, for backup and restore");
   bench.Text("--pin", a->pin, "all processes on one core, or wherever they like")
       .OneOf({"same-core", "none"});
   bench.Text("--module", a->module, "PKCS#11 library of the bare token");
@@ -356,6 +406,14 @@ void AddBenchCommand(Command& root) {
   bench.Does([a] { return Bench(*a).Run(); });
   bench.Example("eval \"$(qhsm dev env --data ~/demo)\"; qhsm bench");
   bench.Example("qhsm bench --cases sign-p256 sign-rsa2048 hmac gcm --callers 1 8 32 -o json > bench.json");
+  bench.Example(
+      "qhsm bench --faces cluster --cases list-keys get-key --keys 20000 --kind aes256 --callers 1   # what "
+      "a large "
+      "HSM costs");
+  bench.Example(
+      "qhsm bench --faces cluster --cases full-backup full-restore --keys 2000 --target /var/tmp/backups "
+      "--pin none "
+      "--rounds 1");
   bench.Example(
       "qhsm bench --faces cluster --cases sign-p256 --key invoices --callers 8 --seconds 10 --rounds 1   # "
       "just load");
