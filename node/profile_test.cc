@@ -5,6 +5,7 @@
 #include <fstream>
 
 #include "common/error.h"
+#include "tests/testing/paths.h"
 
 namespace hsm {
 namespace {
@@ -66,8 +67,7 @@ TEST(DeviceProfileTest, LongQueueAnswersBusyWithAdvice) {
 
 TEST(DeviceProfileTest, ShippedProfilesLoad) {
   for (const char* name : {"azure-managed-hsm", "cloudhsm-hsm2m", "luna-a790"}) {
-    auto options =
-        DeviceProfile::Load(std::string(HSM_SOURCE_DIR "/deploy/config/profiles/") + name + ".toml");
+    auto options = DeviceProfile::Load(SourceDir() + "/deploy/config/profiles/" + name + ".toml");
     ASSERT_TRUE(options.ok()) << options.status();
     EXPECT_EQ(options->name, name);
     EXPECT_FALSE(options->source.empty());

@@ -22,6 +22,7 @@
 #include "coordinator/grpc_partition_client.h"
 #include "hsm/internal/v1/control.grpc.pb.h"
 #include "node/public_part.h"
+#include "tests/testing/paths.h"
 
 namespace hsm {
 namespace {
@@ -90,7 +91,7 @@ class NodeProcess {
     Put("node.toml", text);
   }
   void Start() {
-    std::string program = std::string(HSM_BINARY_DIR) + "/bin/qhsm-node", config = directory_ + "/node.toml";
+    std::string program = BinaryDir() + "/bin/qhsm-node", config = directory_ + "/node.toml";
     std::string log = directory_ + "/log";
     pid_ = fork();
     if (pid_ == 0) {

@@ -15,6 +15,7 @@
 #include "common/mutant.h"
 #include "tests/sim/scenarios.h"
 #include "tests/sim/seeds.h"
+#include "tests/testing/paths.h"
 
 namespace hsm::testing {
 namespace {
@@ -29,7 +30,7 @@ struct Mutant {
 
 // Lines: NAME [short] sim SCENARIO | NAME [short] PROGRAM FILTER; # begins a comment.
 std::vector<Mutant> ReadMutants() {
-  std::ifstream file(std::string(HSM_SOURCE_DIR) + "/tests/sim/mutants.txt");
+  std::ifstream file(SourceDir() + "/tests/sim/mutants.txt");
   EXPECT_TRUE(file.good());
   std::vector<Mutant> mutants;
   for (std::string line; std::getline(file, line);) {
@@ -76,7 +77,7 @@ void ExpectFound(const Mutant& mutant) {
     return;
   }
   setenv("QHSM_MUTANT", mutant.name.c_str(), 1);
-  std::string command = fmt::format("{}/tests/{} --gtest_filter={} >/dev/null 2>&1", HSM_BINARY_DIR,
+  std::string command = fmt::format("{}/tests/{} --gtest_filter={} >/dev/null 2>&1", BinaryDir(),
                                     mutant.finder[0], mutant.finder[1]);
   int found = std::system(command.c_str());
   unsetenv("QHSM_MUTANT");
@@ -110,7 +111,7 @@ TEST(MutantsTest, TheListNamesEverySeededBugOfTheSource) {
   std::regex use("HSM_MUTANT\\(\"([a-z0-9-]+)\"\\)");
   for (const char* folder :
        {"common", "store", "pkcs11", "client", "node", "coordinator", "gateway", "cli"}) {
-    std::filesystem::path root = std::filesystem::path(HSM_SOURCE_DIR) / folder;
+    std::filesystem::path root = std::filesystem::path(SourceDir()) / folder;
     if (!std::filesystem::exists(root)) continue;
     for (const auto& entry : std::filesystem::recursive_directory_iterator(root)) {
       if (entry.path().extension() != ".cc") continue;

@@ -11,6 +11,7 @@
 
 #include "common/check.h"
 #include "common/clock.h"
+#include "tests/testing/paths.h"
 
 extern char** environ;
 
@@ -65,7 +66,7 @@ Json Ended::Document() const {
   return document.ok() ? *document : Json();
 }
 
-std::string ProgramPath(const std::string& name) { return std::string(HSM_BINARY_DIR) + "/bin/" + name; }
+std::string ProgramPath(const std::string& name) { return BinaryDir() + "/bin/" + name; }
 
 Ended RunProgram(const std::vector<std::string>& arguments,
                  const std::map<std::string, std::string>& environment, absl::Duration timeout) {
