@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "common/error.h"
+#include "common/futex.h"
 
 namespace hsm {
 namespace {
@@ -82,14 +83,14 @@ absl::StatusOr<v1::CryptoResult> Combiner::Run(v1::CryptoOp op, absl::Duration t
     leads = self.leads;
   }
   if (!leads) {
-    self.state.wait(kWaiting, std::memory_order_acquire);
+    while (self.state.load(std::memory_order_acquire) == kWaiting) FutexWait(self.state, kWaiting);
     leads = self.leads;  // also when another lane answered it before it woke: it holds a lane, and must pass
                          // it on
   }
   if (leads) Lead(self);
   for (int state = self.state.load(std::memory_order_acquire); state != kDone;
        state = self.state.load(std::memory_order_acquire)) {
-    self.state.wait(state, std::memory_order_acquire);
+    FutexWait(self.state, state);
   }
   if (!self.status.ok()) return self.status;
   return std::move(self.result);
@@ -178,12 +179,12 @@ void Combiner::Exchange(const std::vector<Waiter*>& batch, Waiter& self) {
   for (Waiter* waiter : batch) Finish(*waiter, self);
 }
 
-// After the store the waiter, and its stack, may be gone at any moment: notify_one only uses the address.
+// After the store the waiter, and its stack, may be gone at any moment.
 void Combiner::Finish(Waiter& waiter, Waiter& self) {
   std::atomic<int>& state = waiter.state;
   bool own = &waiter == &self;
   state.store(kDone, std::memory_order_release);
-  if (!own) state.notify_one();
+  if (!own) FutexWakeOne(state);
 }
 
 // The lane goes to those who wait, or is free. More than one may start when the tuner allowed more lanes
@@ -202,7 +203,7 @@ void Combiner::PassLaneOn() {
       leaders.push_back(waiter);
     }
   }
-  for (Waiter* waiter : leaders) waiter->state.notify_one();
+  for (Waiter* waiter : leaders) FutexWakeOne(waiter->state);
 }
 
 }  // namespace hsm
