@@ -8,32 +8,13 @@
 #include "common/error.h"
 #include "common/mutant.h"
 #include "common/status_macros.h"
+#include "node/blob_schema.h"
 
 namespace hsm {
 namespace {
 
-// Rowid tables with unique indexes: values are kilobytes (DESIGN 5, measured).
-constexpr char kSchema[] = R"sql(
-CREATE TABLE IF NOT EXISTS node_state(id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, value BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS heads(
-  id INTEGER PRIMARY KEY, data_set INTEGER NOT NULL, attempt BLOB NOT NULL, uid BLOB NOT NULL,
-  incarnation INTEGER NOT NULL, revision INTEGER NOT NULL, state INTEGER NOT NULL,
-  body BLOB NOT NULL, mac BLOB NOT NULL, mac_generation INTEGER NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS heads_key ON heads(data_set, uid, attempt);
-CREATE INDEX IF NOT EXISTS heads_attempt ON heads(attempt) WHERE attempt <> x'';
-CREATE TABLE IF NOT EXISTS versions(
-  id INTEGER PRIMARY KEY, data_set INTEGER NOT NULL, attempt BLOB NOT NULL, uid BLOB NOT NULL,
-  incarnation INTEGER NOT NULL, version BLOB NOT NULL, ordinal INTEGER NOT NULL, proved INTEGER NOT NULL,
-  check_value BLOB NOT NULL, body BLOB NOT NULL, mac BLOB NOT NULL, mac_generation INTEGER NOT NULL);
-CREATE UNIQUE INDEX IF NOT EXISTS versions_key ON versions(data_set, uid, version);
-CREATE INDEX IF NOT EXISTS versions_uid ON versions(uid);
-CREATE INDEX IF NOT EXISTS versions_attempt ON versions(attempt) WHERE attempt <> x'';
-CREATE TABLE IF NOT EXISTS tombstones(id INTEGER PRIMARY KEY, uid BLOB NOT NULL UNIQUE, incarnation INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS quarantine(
-  id INTEGER PRIMARY KEY, data_set INTEGER NOT NULL, uid BLOB NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
-  body BLOB NOT NULL, mac BLOB NOT NULL, mac_generation INTEGER NOT NULL);
-)sql";
-constexpr int64_t kFormat = 1;
+// Rows in quarantine are evidence of something that must not happen; they are kept for so long.
+constexpr int64_t kQuarantineSeconds = 90 * 86'400;
 
 // Parameter order of an upsert of a head: 1 data_set, 2 attempt, 3 uid, 4 incarnation, 5 revision, 6 state, 7
 // body, 8 mac, 9 mac_generation.
@@ -86,8 +67,8 @@ struct BlobStore::Writer {
   sqlite::Database database;
   sqlite::Statement set_state, raise_state, put_head, put_version, set_proved, activate_heads,
       activate_versions, drop_staged_heads, drop_staged_versions, tombstone, tombstone_head,
-      tombstone_versions, tombstone_staged, quarantine_heads, quarantine_versions, remove_heads,
-      remove_versions, clear_proved, drop_heads, drop_versions;
+      tombstone_versions, tombstone_staged, tombstone_quarantined, quarantine_heads, quarantine_versions,
+      forget_quarantined, remove_heads, remove_versions, clear_proved, drop_heads, drop_versions;
 
   absl::Status Prepare();
   absl::Status Apply(const BlobBatch::SetStateOp& op);
@@ -137,6 +118,8 @@ absl::Status BlobStore::Writer::Prepare() {
       {&tombstone_versions, "DELETE FROM versions WHERE uid = ?1 AND incarnation <= ?2"},
       {&tombstone_staged,
        "DELETE FROM heads WHERE uid = ?1 AND incarnation <= ?2 AND (attempt <> x'' OR state <> 3)"},
+      {&tombstone_quarantined, "DELETE FROM quarantine WHERE uid = ?1"},
+      {&forget_quarantined, "DELETE FROM quarantine WHERE at < ?1"},
       {&quarantine_heads,
        "INSERT INTO quarantine(data_set, uid, at, kind, body, mac, mac_generation) SELECT data_set, uid, ?3, "
        "'head', "
@@ -222,6 +205,7 @@ absl::Status BlobStore::Writer::Apply(const BlobBatch::TombstoneOp& op) {
   HSM_RETURN_IF_ERROR(tombstone.Reset().Blob(1, uid).Int(2, row.incarnation).Run());
   HSM_RETURN_IF_ERROR(tombstone_versions.Reset().Blob(1, uid).Int(2, row.incarnation).Run());
   HSM_RETURN_IF_ERROR(tombstone_staged.Reset().Blob(1, uid).Int(2, row.incarnation).Run());
+  HSM_RETURN_IF_ERROR(tombstone_quarantined.Reset().Blob(1, uid).Run());  // what is destroyed has no copies
   return tombstone_head.Reset()
       .Int(1, static_cast<int64_t>(row.data_set))
       .Blob(2, {})
@@ -240,6 +224,7 @@ absl::Status BlobStore::Writer::Apply(const BlobBatch::QuarantineOp& op) {
   std::string_view uid = IdView(op.uid.value);
   HSM_RETURN_IF_ERROR(quarantine_heads.Reset().Int(1, data_set).Blob(2, uid).Int(3, op.at).Run());
   HSM_RETURN_IF_ERROR(quarantine_versions.Reset().Int(1, data_set).Blob(2, uid).Int(3, op.at).Run());
+  HSM_RETURN_IF_ERROR(forget_quarantined.Reset().Int(1, op.at - kQuarantineSeconds).Run());
   HSM_RETURN_IF_ERROR(remove_heads.Reset().Int(1, data_set).Blob(2, uid).Run());
   return remove_versions.Reset().Int(1, data_set).Blob(2, uid).Run();
 }

@@ -155,6 +155,27 @@ TEST_F(BlobStoreTest, QuarantineTakesAKeyOutOfSight) {
   EXPECT_EQ(*store_->QuarantinedCount(), 1u);
 }
 
+TEST_F(BlobStoreTest, QuarantineEndsWithTheKeyOrWithTime) {
+  constexpr int64_t kFirst = 1'800'000'000, kDay = 86'400;
+  for (uint8_t key : {1, 2, 3}) {
+    Put([key](BlobBatch& batch) {
+      batch.PutHead(Head(key, 1));
+      batch.PutVersion(VersionOf(key, key));
+    });
+  }
+  Put([](BlobBatch& batch) { batch.Quarantine(1, Uid(1), kFirst); });
+  Put([](BlobBatch& batch) { batch.Quarantine(1, Uid(2), kFirst + 89 * kDay); });
+  EXPECT_EQ(*store_->QuarantinedCount(), 2u);
+  Put([](BlobBatch& batch) { batch.Quarantine(1, Uid(3), kFirst + 91 * kDay); });
+  EXPECT_EQ(*store_->QuarantinedCount(), 2u) << "the first is older than 90 days";
+  Put([](BlobBatch& batch) {
+    HeadRow destroyed = Head(2, 2);
+    destroyed.state = KeyState::kTombstone;
+    batch.Tombstone(destroyed);
+  });
+  EXPECT_EQ(*store_->QuarantinedCount(), 1u) << "a destroyed key leaves no copy";
+}
+
 TEST_F(BlobStoreTest, ProvedIsRememberedAndCanBeTakenBack) {
   Put([](BlobBatch& batch) {
     batch.PutHead(Head(1, 1));

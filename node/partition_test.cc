@@ -305,6 +305,23 @@ TEST_F(PartitionTest, ANewJoinLeavesNothingProved) {
   EXPECT_EQ(node_.Sign(*records).reason(), v1::REASON_PROOF_FAILED);
 }
 
+// A full disk: a typed refusal, what is there serves on, and with space all goes on.
+TEST_F(PartitionTest, AFullDiskRefusesNewKeysAndServesTheOldOnes) {
+  auto key = *node_.Create("there");
+  auto late = *node_.Generate("late", v1::KEY_TYPE_EC_HSM, v1::CURVE_UNSPECIFIED, 0);
+  node_.disk().SetCapacity(1);
+  const std::string attempt(16, 'a');
+  EXPECT_EQ(ReasonOf(node_.Install(late, attempt).status()), v1::REASON_STORE_FULL);
+  EXPECT_EQ(ReasonOf(node_.Revoke(*node_.Tombstone(key)).status()), v1::REASON_STORE_FULL)
+      << "not taken: the coordinator waits for the lease to end and grants no other";
+  EXPECT_FALSE(node_.blobs().Broken());
+  node_.disk().SetCapacity(0);
+  EXPECT_EQ(node_.Sign(key).reason(), v1::REASON_UNSPECIFIED);
+  EXPECT_TRUE(node_.Install(late, attempt).ok());
+  EXPECT_TRUE(node_.Activate(late, attempt).ok());
+  EXPECT_EQ(node_.Sign(late).reason(), v1::REASON_UNSPECIFIED);
+}
+
 TEST_F(PartitionTest, QuarantinedKeysAreGone) {
   auto records = node_.Create("k");
   rpc::QuarantineRequest request;
