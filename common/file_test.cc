@@ -3,8 +3,21 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "common/error.h"
+
+namespace {
+int files_synced = 0, directories_synced = 0;
+}  // namespace
+
+// Stands in for the C library's, to see what is synced.
+extern "C" int fsync(int descriptor) {
+  struct stat found{};
+  if (fstat(descriptor, &found) == 0) ++(S_ISDIR(found.st_mode) ? directories_synced : files_synced);
+  return static_cast<int>(syscall(SYS_fsync, descriptor));
+}
 
 namespace hsm {
 namespace {
@@ -27,6 +40,16 @@ TEST_F(FileTest, ReplacesAtOnceAndKeepsModeAndLeavesNothingBeside) {
   ASSERT_EQ(stat(Path("a").c_str(), &found), 0);
   EXPECT_EQ(found.st_mode & 0777, 0600u);
   EXPECT_EQ(ListDirectory(directory_).value(), std::vector<std::string>{"a"});
+}
+
+TEST_F(FileTest, ContentAndNameAreOnTheDiskBeforeItReturns) {
+  files_synced = directories_synced = 0;
+  ASSERT_TRUE(WriteFileAtomic(Path("a"), View("new")).ok());
+  EXPECT_EQ(files_synced, 1);
+  EXPECT_EQ(directories_synced, 1);
+  ASSERT_TRUE(CreateFileDurable(Path("b"), View("new")).ok());
+  EXPECT_EQ(files_synced, 2);
+  EXPECT_EQ(directories_synced, 2);
 }
 
 TEST_F(FileTest, CreateNeverOverwrites) {
