@@ -11,6 +11,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/process.h"
 #include "common/status_macros.h"
 #include "coordinator/config.h"
 #include "coordinator/coordinator.h"
@@ -76,8 +77,17 @@ absl::Status Run(const CoordinatorConfig& config, const sigset_t& signals) {
   return leads ? absl::OkStatus() : Error(v1::REASON_FENCED, "another coordinator leads");
 }
 
+constexpr char kUsage[] =
+    "Usage: qhsm-coordinator --config FILE [--log-level debug|info|warning|error|off]\n"
+    "       qhsm-coordinator --help | --version\n\n"
+    "FILE is coordinator.toml; its keys are explained in deploy/config/coordinator.toml.\n"
+    "Exit codes: 0 ended as asked (SIGTERM, SIGINT); 1 failed, see the last line; 2 usage or "
+    "configuration.\n";
+
 int Main(int argc, char** argv) {
   std::string path;
+  if (argc == 2 && std::string_view(argv[1]) == "--help") return std::fputs(kUsage, stdout) < 0;
+  if (argc == 2 && std::string_view(argv[1]) == "--version") return std::puts("qhsm-coordinator 0.1.0") < 0;
   LogLevel level = LogLevel::kInfo;
   for (int i = 1; i < argc; ++i) {
     std::string argument = argv[i];
@@ -89,7 +99,7 @@ int Main(int argc, char** argv) {
     }
   }
   if (path.empty()) {
-    std::fputs("usage: qhsm-coordinator --config FILE [--log-level debug|info|warning|error]\n", stderr);
+    std::fputs(kUsage, stderr);
     return 2;
   }
   sigset_t signals;
@@ -97,7 +107,7 @@ int Main(int argc, char** argv) {
   sigaddset(&signals, SIGTERM);
   sigaddset(&signals, SIGINT);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // before the first thread starts
-  signal(SIGPIPE, SIG_IGN);
+  HardenProcess();
   SetLogLevel(level);
   SetLogProgram("qhsm-coordinator");
   absl::StatusOr<CoordinatorConfig> config = LoadCoordinatorConfig(path);

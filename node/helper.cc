@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -15,6 +14,7 @@
 
 #include "common/clock.h"
 #include "common/error.h"
+#include "common/process.h"
 #include "common/status_macros.h"
 #include "node/domain_keys.h"
 
@@ -66,12 +66,9 @@ absl::Status WriteExactly(int fd, ByteView bytes, const Deadline& deadline) {
   return absl::OkStatus();
 }
 
-// No core, no ptrace, no swap if the limits allow it: this process holds both PINs for a moment.
+// And no swap if the limits allow it: this process holds both PINs for a moment.
 void Harden() {
-  rlimit none = {0, 0};
-  setrlimit(RLIMIT_CORE, &none);
-  prctl(PR_SET_DUMPABLE, 0);
-  signal(SIGPIPE, SIG_IGN);
+  HardenProcess();
   rlimit locked = {};
   // Under a limit MCL_FUTURE would make later allocations fail, which is worse than a page that can be
   // swapped.

@@ -2,8 +2,6 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -13,6 +11,7 @@
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
+#include "common/process.h"
 #include "common/status_macros.h"
 #include "node/config.h"
 #include "node/helper.h"
@@ -86,14 +85,6 @@ int ExitCodeOf(const absl::Status& status) {
   }
 }
 
-// No cores, no tracing by others, no death by a closed connection. Never the reason not to start.
-void Harden() {
-  rlimit none{0, 0};
-  setrlimit(RLIMIT_CORE, &none);
-  prctl(PR_SET_DUMPABLE, 0);
-  signal(SIGPIPE, SIG_IGN);
-}
-
 std::string ProgramPath() {
   char path[PATH_MAX];
   ssize_t size = readlink("/proc/self/exe", path, sizeof path);
@@ -140,7 +131,7 @@ absl::Status Serve(const Arguments& arguments, const sigset_t& signals, SecretBy
 }
 
 int RunServe(const Arguments& arguments, char** argv) {
-  Harden();
+  HardenProcess();
   sigset_t signals;
   sigemptyset(&signals);
   sigaddset(&signals, SIGTERM);
@@ -169,7 +160,7 @@ int RunHelperCommand(const Arguments& arguments) {
 }
 
 int RunProbe(const Arguments& arguments) {
-  Harden();
+  HardenProcess();
   auto run = [&]() -> absl::Status {
     HSM_ASSIGN_OR_RETURN(NodeConfig config, NodeConfig::Load(arguments.config));
     HSM_ASSIGN_OR_RETURN(DirectoryLock lock, DirectoryLock::Take(config.data_dir));
