@@ -291,8 +291,9 @@ absl::Status ChoosePorts(DevCluster& cluster, uint32_t port_base) {
       return Error(v1::REASON_INVALID_ARGUMENT, "--port-base takes 1024 to 65000");
     }
     if (!AllFree(port_base, count)) {
-      return Error(v1::REASON_CONFLICT,
-                   fmt::format("a port of {} .. {} is taken", port_base, port_base + count - 1));
+      return Error(v1::REASON_INVALID_ARGUMENT,
+                   fmt::format("a port of {} .. {} is taken: choose another --port-base, or none", port_base,
+                               port_base + count - 1));
     }
     TakePorts(cluster, port_base);
     return absl::OkStatus();

@@ -15,6 +15,7 @@
 #include "cli/output.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/record.h"
 #include "common/status_macros.h"
 #include "fmt/format.h"
 
@@ -30,9 +31,11 @@ constexpr uint32_t kRestartsMax = 4;  // while coming up: then it will not
 constexpr size_t kLogTailBytes = 3000;
 
 struct DevArguments {
-  std::string name = "demo", data, profile = "none", module, process, signal = "KILL";
-  uint32_t partitions = 3, coordinators = 1, port_base = 0;
-  bool detach = false, wait = false;
+  std::string data, profile = "none", module, process, signal = "KILL";
+  std::optional<std::string> name;  // of an existing cluster: what it was made with
+  std::optional<uint32_t> partitions;
+  uint32_t coordinators = 1, port_base = 0;
+  bool detach = false, wait = false, no_wait = false;
 };
 using Arguments = std::shared_ptr<DevArguments>;
 
@@ -101,6 +104,30 @@ absl::Status AwaitReady(const DevCluster& cluster, Deadline deadline) {
   }
 }
 
+// A cluster stays what it was made as: another wish is refused, not ignored.
+absl::StatusOr<DevCluster> FindOrMake(const DevArguments& a, const std::string& data) {
+  if (!DevClusterExists(data)) {
+    const std::string name = a.name.value_or("demo");
+    if (!CheckKeyName(name).ok()) {
+      return Error(v1::REASON_INVALID_ARGUMENT, "--name takes 1 to 127 of 0-9 A-Z a-z and -");
+    }
+    return MakeDevCluster(
+        data,
+        {.name = name, .partitions = a.partitions.value_or(3), .profile = a.profile, .module = a.module});
+  }
+  HSM_ASSIGN_OR_RETURN(DevCluster cluster, LoadDevCluster(data));
+  auto other = [&](const std::string& what, const std::string& made) {
+    return Error(v1::REASON_INVALID_ARGUMENT,
+                 fmt::format("the cluster in {} was made with {} {}; use another directory for another one",
+                             data, what, made));
+  };
+  if (a.name && *a.name != cluster.name) return other("--name", cluster.name);
+  if (a.partitions && *a.partitions != cluster.partitions.size())
+    return other("--partitions", std::to_string(cluster.partitions.size()));
+  if (!a.module.empty() && a.module != cluster.module) return other("--module", cluster.module);
+  return cluster;
+}
+
 absl::StatusOr<DevCluster> PrepareCluster(const DevArguments& a, const std::string& data) {
   if (a.coordinators != 1) return Error(v1::REASON_UNSUPPORTED, "one coordinator is what there is for now");
   if (a.profile != "none" && !FileExists(ProfileFile(a.profile))) {
@@ -113,12 +140,8 @@ absl::StatusOr<DevCluster> PrepareCluster(const DevArguments& a, const std::stri
                  fmt::format("{} is not beside qhsm in {}", program, ProgramDirectory()));
   }
   if (SupervisorAnswers(data))
-    return Error(v1::REASON_CONFLICT, fmt::format("a cluster already runs in {}", data));
-  absl::StatusOr<DevCluster> cluster =
-      DevClusterExists(data)
-          ? LoadDevCluster(data)
-          : MakeDevCluster(
-                data, {.name = a.name, .partitions = a.partitions, .profile = a.profile, .module = a.module});
+    return Error(v1::REASON_LOCKED, fmt::format("a cluster already runs in {}", data));
+  absl::StatusOr<DevCluster> cluster = FindOrMake(a, data);
   HSM_RETURN_IF_ERROR(cluster.status());
   cluster->profile = a.profile;
   HSM_RETURN_IF_ERROR(ChoosePorts(*cluster, a.port_base));
@@ -226,6 +249,7 @@ absl::Status Up(const DevArguments& a) {
     sigaddset(&signals, SIGTERM);
     sigprocmask(SIG_BLOCK, &signals, nullptr);
   }
+  if (a.detach && a.no_wait) return PrintDevStatus(*cluster);
   if (absl::Status ready = AwaitReady(*cluster, deadline); !ready.ok()) {
     absl::Status stopped = StopSupervisor(cluster->data, kDownTimeout);
     for (const DevProcess& process : cluster->Processes()) PrintLogTail(*cluster, process);
@@ -334,14 +358,15 @@ void AddDevCommands(Command& root) {
   };
 
   Command up = verb("up", "Start a cluster; the first time, make it", &Up);
-  up.Text("--name", a->name, "name of the HSM");
-  up.Number("--partitions", a->partitions, "how many, when it is made");
+  up.Text("--name", a->name, "name of the HSM; demo if left out");
+  up.Number("--partitions", a->partitions, "how many; 3 if left out");
   up.Number("--coordinators", a->coordinators, "1");
   up.Text("--profile", a->profile,
           "give each partition the speed of an appliance: none, azure-managed-hsm, ...");
   up.Text("--module", a->module, "PKCS#11 library of the partitions; SoftHSM if left out");
   up.Number("--port-base", a->port_base, "coordinator here, partitions after it; free ports if left out");
   up.Flag("--detach", a->detach, "return when all partitions are READY; otherwise it runs until Ctrl-C");
+  up.Flag("--no-wait", a->no_wait, "with --detach: return when the processes run, whatever they come to");
   up.Example("qhsm dev up --name demo --data ~/demo --partitions 3 --detach");
   up.Example("eval \"$(qhsm dev env --data ~/demo)\" && qhsm status");
   up.Example(

@@ -123,12 +123,15 @@ std::string PartitionStateText(v1::PartitionState state) {
 }
 
 Json PartitionJson(const v1::PartitionStatus& partition) {
+  // Never heard of since the coordinator started: its figures are not known, which is not 0.
+  const bool unknown = partition.state() == v1::PARTITION_STATE_DOWN && partition.backend().empty();
+  auto figure = [unknown](auto value) { return unknown ? Json() : Json(value); };
   return Json::Object({{"name", partition.name()},
                        {"state", PartitionStateText(partition.state())},
-                       {"keys", partition.keys()},
-                       {"proved", partition.proved()},
+                       {"keys", figure(partition.keys())},
+                       {"proved", figure(partition.proved())},
                        {"busy", TextOrNull(partition.busy())},
-                       {"ops_per_second", partition.ops_per_second()},
+                       {"ops_per_second", figure(partition.ops_per_second())},
                        {"in_flight", partition.in_flight()},
                        {"message", TextOrNull(partition.message())},
                        {"backend", TextOrNull(partition.backend())},
@@ -166,6 +169,10 @@ std::string StatusTable(const v1::HsmStatus& status) {
     out += "warnings: " + list + "\n";
   }
   if (!status.active_job().empty()) out += "job: " + status.active_job() + "\n";
+  return out + PartitionsTable(status);
+}
+
+std::string PartitionsTable(const v1::HsmStatus& status) {
   std::vector<std::vector<std::string>> rows = {
       {"PARTITION", "STATE", "KEYS", "PROVED", "OPS/S", "BUSY", "BACKEND", "PROFILE", "ADDRESS", "MESSAGE"}};
   for (const auto& p : status.partitions()) {
@@ -173,7 +180,7 @@ std::string StatusTable(const v1::HsmStatus& status) {
                     fmt::format("{}", p.proved()), fmt::format("{:.0f}", p.ops_per_second()),
                     p.busy().empty() ? "-" : p.busy(), p.backend(), p.profile(), p.address(), p.message()});
   }
-  return out + Columns(rows);
+  return Columns(rows);
 }
 
 Json AuditJson(const v1::ListAuditResponse& page) {

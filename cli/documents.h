@@ -19,6 +19,7 @@ std::string ProofsTable(const v1::ProveKeyResponse& proofs);
 
 Json StatusJson(const v1::HsmStatus& status);
 std::string StatusTable(const v1::HsmStatus& status);
+std::string PartitionsTable(const v1::HsmStatus& status);  // the part of it with a line per partition
 Json PartitionJson(const v1::PartitionStatus& partition);
 std::string PartitionStateText(v1::PartitionState state);  // "READY"
 Json AuditJson(const v1::ListAuditResponse& page);

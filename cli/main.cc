@@ -67,6 +67,7 @@ int main(int argc, char** argv) {
   AddBackupCommands(root);
   AddDevCommands(root);
   AddBenchCommand(root);
+  AddTextCommands(root, options, kVersion);
 
   Options::Outcome outcome = options.Parse(argc, argv);
   if (!outcome.text.empty()) {

@@ -119,6 +119,36 @@ std::string FullName(const CLI::App* app) {
 }
 }  // namespace
 
+namespace {
+
+CommandText::Option DescribeOption(const CLI::Option& option) {
+  CommandText::Option out;
+  for (const std::string& name : option.get_snames()) out.flags.push_back("-" + name);
+  for (const std::string& name : option.get_lnames()) out.flags.push_back("--" + name);
+  out.about = option.get_description();
+  out.required = option.get_required();
+  if (option.get_items_expected_max() == 0) return out;  // a flag
+  out.argument = option.get_type_name();
+  if (out.flags.empty()) out.argument = option.get_name(true);
+  if (out.argument.find('|') == std::string::npos) return out;
+  std::istringstream choices(out.argument);
+  for (std::string choice; std::getline(choices, choice, '|');) out.choices.push_back(choice);
+  return out;
+}
+
+CommandText DescribeCommand(const CLI::App& app) {
+  CommandText out{.name = app.get_name(), .about = app.get_description(), .examples = app.get_footer()};
+  for (const CLI::Option* option : app.get_options()) out.options.push_back(DescribeOption(*option));
+  for (const CLI::App* sub : app.get_subcommands([](const CLI::App*) { return true; })) {
+    if (!sub->get_group().empty()) out.commands.push_back(DescribeCommand(*sub));
+  }
+  return out;
+}
+
+}  // namespace
+
+CommandText Options::Describe() const { return DescribeCommand(*app_); }
+
 Options::Outcome Options::Parse(int argc, const char* const* argv) {
   Outcome outcome;
   try {

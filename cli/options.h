@@ -25,6 +25,20 @@ class Option;
 
 namespace hsm::cli {
 
+// What the command line takes, for texts made from it (cli/texts.h).
+struct CommandText {
+  struct Option {
+    std::vector<std::string> flags;    // "-n", "--name"; empty for a positional argument
+    std::string argument;              // "N", "TEXT", "KILL|STOP"; empty for a flag
+    std::vector<std::string> choices;  // of OneOf
+    std::string about;
+    bool required = false;
+  };
+  std::string name, about, examples;
+  std::vector<Option> options;
+  std::vector<CommandText> commands;
+};
+
 class Command {
  public:
   Command Sub(const std::string& name, const std::string& about);
@@ -73,6 +87,7 @@ class Options {
     std::string text;      // help or version text to print; the action did not run
   };
   Outcome Parse(int argc, const char* const* argv);
+  CommandText Describe() const;  // without hidden commands
 
  private:
   std::unique_ptr<CLI::App> app_;

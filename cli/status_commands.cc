@@ -70,7 +70,7 @@ absl::Status ListPartitions(const StatusArguments&) {
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   HSM_ASSIGN_OR_RETURN(v1::HsmStatus status, client->GetStatus());
   Json all = StatusJson(status);
-  Print(Json::Object({{"partitions", *all.Find("partitions")}}), StatusTable(status));
+  Print(Json::Object({{"partitions", *all.Find("partitions")}}), PartitionsTable(status));
   return absl::OkStatus();
 }
 
@@ -149,16 +149,17 @@ void AddStatusCommands(Command& root) {
   auto verb = [&](const std::string& name, const std::string& about,
                   absl::Status (*action)(const StatusArguments&)) {
     Command made = partition.Sub(name, about);
-    made.Text("-n,--name", a->name, "name of the partition").Required();
+    made.Text("-n,--name,NAME", a->name, "name of the partition").Required();
     does(made, action);
     return made;
   };
-  verb("show", "Show one partition", &ShowPartition);
+  verb("show", "Show one partition", &ShowPartition).Example("qhsm partition show p2");
   verb("drain", "Take a partition out of rotation; calls in flight end normally", &Drain)
-      .Example("qhsm partition drain --name p2");
-  verb("resume", "Bring a drained partition back", &Resume);
+      .Example("qhsm partition drain p2");
+  verb("resume", "Bring a drained partition back", &Resume).Example("qhsm partition resume p2");
   Command approve = verb("approve", "Let a new or wiped partition receive the domain keys", &Approve);
-  approve.Text("--fingerprint", a->fingerprint, "of its join key, as its node printed it").Required();
+  approve.Text("--fingerprint", a->fingerprint, "of its join key: status says it; compare it at the node")
+      .Required();
   approve
       .Text("--sponsor-certificate", a->certificate, "PEM file: certificate of the partition that hands over")
       .Required();
@@ -166,6 +167,9 @@ void AddStatusCommands(Command& root) {
       .Text("--so-pin-file", a->pin_file,
             "file with the sponsor's SO PIN; only the sponsor can read what is sent")
       .Required();
+  approve.Example("qhsm partition show p2 --query message    # names the fingerprint");
+  approve.Example(
+      "qhsm partition approve p2 --fingerprint 1f0c... --sponsor-certificate p1.pem --so-pin-file p1-so-pin");
 
   Command audit = root.Sub("audit", "What was changed, by whom");
   Command show = audit.Sub("show", "Show audit entries");

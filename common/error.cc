@@ -55,7 +55,7 @@ constexpr Row kReasons[] = {
      "Stay below the limit named in the message, or raise it in the coordinator's configuration."},
     {v1::REASON_UNSUPPORTED,
      {StatusCode::kUnimplemented, kMechanismInvalid, 400, "NotSupported"},
-     "Choose another key type or algorithm; `qhsm partition show NAME` lists what the tokens can do."},
+     "Choose another key type or algorithm; `qhsm-node probe` says what a token can do."},
     {v1::REASON_KEY_NOT_FOUND,
      {StatusCode::kNotFound, kKeyHandleInvalid, 404, "KeyNotFound"},
      "Check the name with `qhsm key list`."},
