@@ -10,65 +10,13 @@
 
 #include "common/mutant.h"
 #include "coordinator/backup.h"
-#include "tests/testing/local_cluster.h"
+#include "tests/cluster/backup_fixture.h"
 
 namespace hsm::testing {
 namespace {
 
-namespace fs = std::filesystem;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-class BackupRestoreTest : public ::testing::Test {
- protected:
-  void SetUp() override {
-    std::string pattern = ::testing::TempDir() + "qhsm-backup-XXXXXX";
-    root_ = mkdtemp(pattern.data());
-    ASSERT_TRUE(cluster_.StartCoordinator());
-  }
-  void TearDown() override { fs::remove_all(root_); }
-
-  v1::StartBackupRequest BackupRequest() const {
-    v1::StartBackupRequest request;
-    request.mutable_target()->set_directory(root_);
-    return request;
-  }
-  v1::Job Backup() {
-    const auto started = cluster_.jobs().StartBackup(cluster_.caller(), BackupRequest());
-    EXPECT_TRUE(started.ok()) << started.status();
-    return started.ok() ? cluster_.Await(started->job_id()) : v1::Job();
-  }
-  v1::Job Restore(const std::string& folder) {
-    v1::StartRestoreRequest request;
-    request.mutable_target()->set_directory(root_);
-    request.set_folder(folder);
-    const auto started = cluster_.jobs().StartRestore(cluster_.caller(), request);
-    EXPECT_TRUE(started.ok()) << started.status();
-    return started.ok() ? cluster_.Await(started->job_id()) : v1::Job();
-  }
-  void CreateKeys(int count) {
-    for (int i = 0; i < count; ++i) ASSERT_TRUE(cluster_.Create(fmt::format("k{:03}", i)).ok());
-  }
-  std::vector<fs::path> Chunks(const std::string& folder) const {
-    std::vector<fs::path> chunks;
-    for (const auto& entry : fs::directory_iterator(root_ + "/" + folder)) {
-      if (entry.path().filename() != "manifest") chunks.push_back(entry.path());
-    }
-    std::sort(chunks.begin(), chunks.end());
-    return chunks;
-  }
-  v1::BackupSummary Verify(const std::string& folder) {
-    v1::VerifyBackupRequest request;
-    request.mutable_target()->set_directory(root_);
-    request.set_folder(folder);
-    const auto summary = cluster_.jobs().VerifyBackup(cluster_.caller(), request);
-    EXPECT_TRUE(summary.ok()) << summary.status();
-    return summary.value_or(v1::BackupSummary());
-  }
-
-  LocalCluster cluster_;
-  std::string root_;
-};
 
 TEST_F(BackupRestoreTest, KeysComeBackAndSignEverywhere) {
   CreateKeys(5);
@@ -229,34 +177,6 @@ TEST_F(BackupRestoreTest, DegradedKeepsOneFree) {
   const auto started = cluster_.jobs().StartBackup(cluster_.caller(), request);
   ASSERT_TRUE(started.ok());
   EXPECT_EQ(cluster_.Await(started->job_id()).status(), v1::JOB_STATUS_SUCCEEDED);
-}
-
-TEST_F(BackupRestoreTest, RollBackBringsTheReplacedKeysBack) {
-  CreateKeys(2);
-  const std::string folder = Backup().backup().folder();
-  ASSERT_TRUE(cluster_.Create("made-later").ok());
-  ASSERT_TRUE(cluster_.Delete("k000").ok());
-  const std::vector<std::string> replaced = cluster_.Names();
-  ASSERT_EQ(Restore(folder).status(), v1::JOB_STATUS_SUCCEEDED);
-  const auto rolled = cluster_.jobs().RollbackRestore(cluster_.caller(), {});
-  ASSERT_TRUE(rolled.ok()) << rolled.status();
-  EXPECT_EQ(cluster_.Names(), replaced);
-  EXPECT_EQ(cluster_.Use(1, "made-later").reason(), v1::REASON_UNSPECIFIED);
-}
-
-TEST_F(BackupRestoreTest, RollBackRefusesToLoseChangesUnlessToldTo) {
-  CreateKeys(1);
-  const std::string folder = Backup().backup().folder();
-  ASSERT_EQ(Restore(folder).status(), v1::JOB_STATUS_SUCCEEDED);
-  ASSERT_TRUE(cluster_.Create("since").ok());
-  v1::RollbackRestoreRequest request;
-  EXPECT_EQ(ReasonOf(cluster_.jobs().RollbackRestore(cluster_.caller(), request).status()),
-            v1::REASON_CONFLICT);
-  EXPECT_THAT(cluster_.Names(), ElementsAre("k000", "since"));
-  request.set_discard_changes(true);
-  const auto rolled = cluster_.jobs().RollbackRestore(cluster_.caller(), request);
-  ASSERT_TRUE(rolled.ok()) << rolled.status();
-  EXPECT_THAT(cluster_.Names(), ElementsAre("k000"));
 }
 
 // --- hostile folders ---------------------------------------------------------------------------------------

@@ -76,10 +76,10 @@ JobOptions LocalCluster::QuickOptions() {
   return options;
 }
 
-LocalCluster::LocalCluster(size_t partitions, JobOptions options)
+LocalCluster::LocalCluster(size_t partitions, JobOptions options, std::optional<LocalDomain> domain)
     : random_(1),
-      keks_(std::make_shared<FakeDomain>(random_)),
-      hsm_(random_.NewId<HsmId>()),
+      keks_(domain ? domain->keks : std::make_shared<FakeDomain>(random_)),
+      hsm_(domain ? domain->hsm : random_.NewId<HsmId>()),
       store_(RealClock()),
       options_(std::move(options)) {
   static std::atomic<int> made{0};
@@ -92,7 +92,7 @@ LocalCluster::LocalCluster(size_t partitions, JobOptions options)
     node->client = std::make_unique<LocalClient>(*this, i);
     nodes_.push_back(std::move(node));
   }
-  bundle_ = *MakeBundle(*nodes_[0]->token, hsm_, 1);
+  bundle_ = domain ? domain->bundle : *MakeBundle(*nodes_[0]->token, hsm_, 1);
   config_.hsm_name = "local";
   config_.administrators = {random_.NewId<PrincipalId>()};
   config_.assignments = {{config_.administrators[0], "Managed HSM Crypto User", "/"}};

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -27,9 +28,18 @@ namespace hsm::testing {
 // Says how a call of this name to this partition ends before it reaches it; OK lets it through. Thread-safe.
 using CallFilter = std::function<absl::Status(size_t partition, std::string_view call)>;
 
+// What makes records of one HSM readable: the KEKs of its tokens, its id, its domain keys.
+struct LocalDomain {
+  std::shared_ptr<const FakeDomain> keks;
+  HsmId hsm;
+  rpc::DomainBundle bundle;
+};
+
 class LocalCluster {
  public:
-  explicit LocalCluster(size_t partitions = 3, JobOptions options = QuickOptions());
+  // `domain`: of an HSM that was there before; a new one if left out.
+  explicit LocalCluster(size_t partitions = 3, JobOptions options = QuickOptions(),
+                        std::optional<LocalDomain> domain = std::nullopt);
   ~LocalCluster();
 
   static JobOptions QuickOptions();  // short windows; everything else as in production
@@ -44,6 +54,10 @@ class LocalCluster {
   Coordinator& coordinator() { return *coordinator_; }
   Jobs& jobs() { return *jobs_; }
   Store& store() { return store_; }
+  CoordinatorConfig& config() { return config_; }  // takes effect with the next StartCoordinator
+  LocalDomain domain() const { return {keks_, hsm_, bundle_}; }
+  CrashVfs& disk(size_t index) { return *nodes_[index]->disk; }
+  FakeToken& token(size_t index) { return *nodes_[index]->token; }
   Caller caller() const;
   size_t size() const { return nodes_.size(); }
   const std::string& name(size_t index) const { return config_.partitions[index].name; }

@@ -1,0 +1,79 @@
+// What serves after a restore: the replaced keys again by a roll-back, and never keys that partitions do not
+// hold.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "common/record.h"
+#include "tests/cluster/backup_fixture.h"
+
+namespace hsm::testing {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST_F(BackupRestoreTest, RollBackBringsTheReplacedKeysBack) {
+  CreateKeys(2);
+  const std::string folder = Backup().backup().folder();
+  ASSERT_TRUE(cluster_.Create("made-later").ok());
+  ASSERT_TRUE(cluster_.Delete("k000").ok());
+  const std::vector<std::string> replaced = cluster_.Names();
+  ASSERT_EQ(Restore(folder).status(), v1::JOB_STATUS_SUCCEEDED);
+  const auto rolled = cluster_.jobs().RollbackRestore(cluster_.caller(), {});
+  ASSERT_TRUE(rolled.ok()) << rolled.status();
+  EXPECT_EQ(cluster_.Names(), replaced);
+  EXPECT_EQ(cluster_.Use(1, "made-later").reason(), v1::REASON_UNSPECIFIED);
+}
+
+TEST_F(BackupRestoreTest, RollBackRefusesToLoseChangesUnlessToldTo) {
+  CreateKeys(1);
+  const std::string folder = Backup().backup().folder();
+  ASSERT_EQ(Restore(folder).status(), v1::JOB_STATUS_SUCCEEDED);
+  ASSERT_TRUE(cluster_.Create("since").ok());
+  v1::RollbackRestoreRequest request;
+  EXPECT_EQ(ReasonOf(cluster_.jobs().RollbackRestore(cluster_.caller(), request).status()),
+            v1::REASON_CONFLICT);
+  EXPECT_THAT(cluster_.Names(), ElementsAre("k000", "since"));
+  request.set_discard_changes(true);
+  const auto rolled = cluster_.jobs().RollbackRestore(cluster_.caller(), request);
+  ASSERT_TRUE(rolled.ok()) << rolled.status();
+  EXPECT_THAT(cluster_.Names(), ElementsAre("k000"));
+}
+
+TEST_F(BackupRestoreTest, KeysThatPartitionsCannotProveDoNotServe) {
+  ASSERT_TRUE(cluster_.Create("ec", v1::KEY_TYPE_EC_HSM).ok());
+  const std::string folder = Backup().backup().folder();
+  cluster_.SetFilter([&](size_t partition, std::string_view call) -> absl::Status {
+    if (call == "PutRecords" && partition < 2) cluster_.token(partition).PlantWrongKey(1'000);
+    return absl::OkStatus();
+  });
+  const v1::Job restore = RestoreUntilItWaits(folder);
+  EXPECT_NE(restore.status(), v1::JOB_STATUS_SUCCEEDED);
+  EXPECT_THAT(restore.message(), HasSubstr("have proved the restored keys")) << restore.ShortDebugString();
+  EXPECT_EQ(cluster_.coordinator().core().state.View()->data_set, 1u);
+  cluster_.SetFilter(nullptr);
+}
+
+TEST_F(BackupRestoreTest, APartitionThatLostALoadedKeyIsNoticedBeforeTheSwitch) {
+  CreateKeys(2);
+  const KeyUid uid = cluster_.coordinator().core().table.Find("k001")->head.uid;
+  const std::string folder = Backup().backup().folder();
+  cluster_.SetFilter([&](size_t partition, std::string_view call) -> absl::Status {
+    if (call != "Digest" || partition == 2) return absl::OkStatus();
+    rpc::QuarantineRequest lose;
+    *lose.mutable_fence() = cluster_.coordinator().core().Fence();
+    lose.mutable_fence()->set_data_set(2);
+    lose.set_uid(uid.Raw());
+    const auto process = cluster_.Reach(partition, "Test");
+    if (process.ok()) (void)(*process)->partition->Quarantine(lose);
+    return absl::OkStatus();
+  });
+  const v1::Job restore = RestoreUntilItWaits(folder);
+  EXPECT_EQ(restore.status(), v1::JOB_STATUS_PAUSED);
+  EXPECT_THAT(restore.message(), HasSubstr("hold what was loaded")) << restore.ShortDebugString();
+  EXPECT_EQ(cluster_.coordinator().core().state.View()->data_set, 1u);
+  cluster_.SetFilter(nullptr);
+}
+
+}  // namespace
+}  // namespace hsm::testing
