@@ -3,8 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <set>
 
+#include "absl/time/clock.h"
+#include "coordinator/op_ids.h"
 #include "tests/testing/local_cluster.h"
 #include "tests/testing/matchers.h"
 
@@ -114,6 +117,44 @@ TEST_F(CoordinatorTest, OneEffectPerOpId) {
   auto after = Create("k", v1::KEY_TYPE_EC_HSM, op_id);
   ASSERT_THAT(after, IsOk());
   EXPECT_EQ(after->version(), first->version());
+}
+
+// Whatever the coordinator remembers: the transaction itself refuses a second record for an op id.
+TEST_F(CoordinatorTest, AnOpRecordIsWrittenOnce) {
+  OpIds one(core()), other(core());
+  const std::string op_id = OpIdNow();
+  auto change = [&](OpIds& op_ids) {
+    auto begun = op_ids.Begin(caller(), op_id, "Test", "request");
+    EXPECT_THAT(begun, IsOk());
+    Change out;
+    OpIds::AddRecord(*begun, rpc::StoredOp(), out);
+    return out;
+  };
+  Change first = change(one), second = change(other);
+  EXPECT_THAT(core().committer.Commit(std::move(first)).status, IsOk());
+  EXPECT_EQ(core().committer.Commit(std::move(second)).outcome, StoreOutcome::kConflict);
+}
+
+// A leader whose store does not answer grants nothing past its term, for another one may lead by then.
+TEST_F(CoordinatorTest, WithoutATermNoLeaseIsGranted) {
+  cluster_.StopCoordinator();
+  cluster_.config().leader_ttl = absl::Seconds(2);
+  ASSERT_TRUE(cluster_.StartCoordinator());
+  auto granted = [&] {
+    auto process = cluster_.Reach(0, "Test");
+    return process.ok() &&
+           coordinator().OnHeartbeat((*process)->partition->StatusForHeartbeat()).lease_granted();
+  };
+  EXPECT_TRUE(Eventually(granted));
+  std::atomic<bool> hangs{true};
+  static_cast<StoreModel&>(cluster_.store()).SetFaults([&](const StoreTransaction* transaction) {
+    while (transaction == nullptr && hangs) absl::SleepFor(absl::Milliseconds(5));
+    return StoreModel::Fault::kNone;
+  });
+  EXPECT_TRUE(Eventually([&] { return !granted(); }));
+  hangs = false;
+  cluster_.StopCoordinator();
+  static_cast<StoreModel&>(cluster_.store()).SetFaults(nullptr);
 }
 
 TEST_F(CoordinatorTest, AMinorityMakesNoKeyAndLeavesNothing) {

@@ -174,6 +174,7 @@ TEST_F(CryptoTest, ADisabledKeyStopsAtOnce) {
   request.set_enabled(false);
   ASSERT_TRUE(cluster_.coordinator().SetKeyAttributes(cluster_.caller(), request).ok());
   EXPECT_EQ(Outcome(Sign()), v1::REASON_KEY_DISABLED);
+  EXPECT_EQ(Asked(0) + Asked(1) + Asked(2), 0) << "the partitions would refuse as well, but are not asked";
 }
 
 TEST_F(CryptoTest, ADeletedKeyIsGone) {

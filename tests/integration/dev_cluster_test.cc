@@ -96,7 +96,7 @@ TEST(DevClusterTest, UpSaysWhyItFailedInItsLastLine) {
   std::filesystem::remove_all(data);
 }
 
-TEST(DevClusterTest, ATakenPortIsAConflict) {
+TEST(DevClusterTest, ATakenPortIsRefused) {
   auto cluster = DevCluster::Up({"--partitions", "1"});
   ASSERT_NE(cluster, nullptr);
   Json status = cluster->Answer({"dev", "status"});
@@ -105,7 +105,7 @@ TEST(DevClusterTest, ATakenPortIsAConflict) {
   std::string data = cluster->data() + "/second";
   Ended ended = cluster->Qhsm({"dev", "up", "--data", data, "--port-base", port, "--detach", "-o", "json"});
   EXPECT_EQ(ended.exit_code, 1);
-  EXPECT_EQ(At(ended.Document(), "error.code"), "CONFLICT");
+  EXPECT_EQ(At(ended.Document(), "error.code"), "INVALID_ARGUMENT");
 }
 
 }  // namespace
