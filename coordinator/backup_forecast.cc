@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <deque>
 #include <queue>
 #include <vector>
 
@@ -12,7 +13,8 @@ namespace hsm {
 namespace {
 
 constexpr int kOperationsSimulated = 4'000;
-constexpr int kCallersMax = 256;
+constexpr uint32_t kCallersMax = 256;
+constexpr uint32_t kLanesMax = 8;  // a client has as many for each class of operations
 // Between two calls an export spends this long outside the device: encoding, the wire.
 constexpr double kExportGapSeconds = 0.0002;
 
@@ -31,18 +33,24 @@ class Draws {
   uint64_t state_ = 0;
 };
 
-// A closed queue: callers that ask again as soon as they are answered, partitions that serve one operation at
-// a time in order of arrival, and exports that queue at the busy ones. The routing is the very function that
-// routes.
+// A closed queue. Callers travel in batches: a batch goes to one partition, is answered as a whole, and its
+// callers ask again. A partition works through its batches one operation at a time, and its device serves in
+// order of arrival: so each call of an export waits for one operation, not for all that wait behind it. The
+// routing is the very function that routes.
 class QueueModel {
  public:
   QueueModel(const ForecastInput& input, uint32_t busy, double operation_seconds)
       : operation_seconds_(operation_seconds), export_step_seconds_(input.export_seconds / 2) {
-    free_at_.resize(input.ready, 0);
+    partitions_.resize(input.ready);
     loads_.resize(input.ready);
     for (uint32_t i = 0; i < input.ready; ++i) loads_[i] = {true, 0, i < busy};
-    const int callers = std::clamp(static_cast<int>(std::lround(input.in_flight)), 1, kCallersMax);
-    for (int i = 0; i < callers; ++i) Ask(0);
+    const uint32_t callers =
+        std::clamp<uint32_t>(static_cast<uint32_t>(std::lround(input.in_flight)), 1, kCallersMax);
+    const uint32_t lanes = std::min(callers, kLanesMax);
+    for (uint32_t lane = 0; lane < lanes; ++lane) {
+      lanes_.push_back({(callers + lane) / lanes, 0});
+      Ask(lane, 0);
+    }
     for (uint32_t i = 0; i < busy && export_step_seconds_ > 0; ++i) {
       for (uint32_t call = 0; call < input.exports_in_flight; ++call) Export(i, 0);
     }
@@ -63,8 +71,7 @@ class QueueModel {
         Export(event.partition, now + kExportGapSeconds);
       } else {
         ++operations;
-        --loads_[event.partition].in_flight;
-        Ask(now);
+        FinishOne(event.partition, now);
       }
     }
     // A version is unwrapped and wrapped: two steps.
@@ -78,22 +85,42 @@ class QueueModel {
     bool is_export;
     bool operator>(const Event& other) const { return at > other.at; }
   };
-  double Serve(uint32_t partition, double now, double seconds) {
-    free_at_[partition] = std::max(free_at_[partition], now) + seconds;
-    return free_at_[partition];
+  struct Partition {
+    double free_at = 0;          // its device
+    std::deque<uint32_t> lanes;  // whose batches are here; the first one's is being worked on
+  };
+  struct Lane {
+    uint32_t callers, left;  // `left` of its batch
+  };
+  void Serve(uint32_t partition, double now, double seconds, bool is_export) {
+    double& free_at = partitions_[partition].free_at;
+    free_at = std::max(free_at, now) + seconds;
+    events_.push({free_at, partition, is_export});
   }
-  void Ask(double now) {
+  void Ask(uint32_t lane, double now) {
     const uint32_t partition = static_cast<uint32_t>(ChoosePartition(loads_, draws_.Next()));
-    ++loads_[partition].in_flight;
-    events_.push({Serve(partition, now, operation_seconds_), partition, false});
+    lanes_[lane].left = lanes_[lane].callers;
+    loads_[partition].in_flight += lanes_[lane].callers;
+    partitions_[partition].lanes.push_back(lane);
+    if (partitions_[partition].lanes.size() == 1) Serve(partition, now, operation_seconds_, false);
   }
-  void Export(uint32_t partition, double now) {
-    events_.push({Serve(partition, now, export_step_seconds_), partition, true});
+  void FinishOne(uint32_t partition, double now) {
+    Partition& at = partitions_[partition];
+    const uint32_t lane = at.lanes.front();
+    const bool answered = --lanes_[lane].left == 0;
+    if (answered) {
+      at.lanes.pop_front();
+      loads_[partition].in_flight -= lanes_[lane].callers;
+    }
+    if (!at.lanes.empty()) Serve(partition, now, operation_seconds_, false);
+    if (answered) Ask(lane, now);
   }
+  void Export(uint32_t partition, double now) { Serve(partition, now, export_step_seconds_, true); }
 
   const double operation_seconds_, export_step_seconds_;
-  std::vector<double> free_at_;
+  std::vector<Partition> partitions_;
   std::vector<RouteLoad> loads_;
+  std::vector<Lane> lanes_;
   std::priority_queue<Event, std::vector<Event>, std::greater<>> events_;
   Draws draws_;
 };
@@ -109,11 +136,12 @@ Effect OwnCapacity(const ForecastInput& input) {
     if (input.export_seconds > 0) effect.versions_per_second = input.busy / input.export_seconds;
     return effect;  // one caller finds a free partition
   }
-  const double served_at_once = std::min<double>(std::max(input.in_flight, 1.0), input.ready);
-  const double operation_seconds = served_at_once / *input.operations_per_second;
-  const QueueModel::Rates before = QueueModel(input, 0, operation_seconds).Run();
+  // Callers in batches leave devices idle now and then. So the time of one operation is the one with which
+  // the model shows the load that was measured.
+  const double unit_rate = QueueModel(input, 0, 1.0).Run().operations;
+  const double operation_seconds = unit_rate / *input.operations_per_second;
   const QueueModel::Rates during = QueueModel(input, input.busy, operation_seconds).Run();
-  effect.ratio = std::min(1.0, during.operations / before.operations);
+  effect.ratio = std::min(1.0, during.operations / *input.operations_per_second);
   effect.versions_per_second = during.versions;
   return effect;
 }
