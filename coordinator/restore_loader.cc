@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 
 #include "common/error.h"
@@ -15,42 +16,46 @@
 #include "coordinator/quorum.h"
 
 namespace hsm {
+// One version to prove. `answers` by partition index: each is written by that partition's lanes alone.
+struct RestoreSubject {
+  KeyHead head;
+  VersionRecord version;
+  Bytes nonce;
+  struct Answer {
+    v1::ProofResult result = v1::PROOF_RESULT_UNREACHABLE;
+    std::string comparison;
+  };
+  std::vector<Answer> answers;
+};
+
 namespace {
 
 constexpr absl::Duration kImportTimeout = absl::Seconds(60);
 constexpr absl::Duration kPutTimeout = absl::Seconds(30);
 constexpr absl::Duration kProveTimeout = absl::Seconds(10);
 constexpr uint32_t kImportLanes = 2;
-constexpr uint32_t kProveLanes = 2;
+constexpr uint32_t kProveLanes = 4;        // proofs that come together share a transaction in the node
 constexpr size_t kOpsPerTransaction = 90;  // the committer adds its own few
 constexpr int kTriesMax = 4;
 
-// One version to prove, with what its proof is judged by.
-struct Subject {
-  KeyHead head;
-  VersionRecord version;
-  Bytes nonce;
-  std::vector<rpc::Proof> proofs;  // by partition index; empty where none came
-  std::vector<bool> answered;
-};
+// In the lane that asked, so that signatures are verified while the partitions go on proving.
+void Judge(const rpc::ProveResponse& answer, const std::string& partition, RestoreSubject& subject,
+           RestoreSubject::Answer& judged) {
+  if (!answer.has_proof()) return;
+  const Challenge challenge{subject.head.hsm,        subject.head.uid,  subject.head.incarnation,
+                            subject.version.version, subject.head.spec, subject.head.operations,
+                            subject.version.spki,    subject.nonce,     partition};
+  judged.result = CheckProof(challenge, answer.proof());
+  if (judged.result == v1::PROOF_RESULT_SELF_CHECKED) judged.comparison = answer.proof().comparison();
+}
 
-std::vector<v1::ProofResult> Judge(const Subject& subject, Core& core) {
-  std::vector<v1::ProofResult> results(subject.proofs.size(), v1::PROOF_RESULT_UNREACHABLE);
-  if (subject.version.spki.empty()) {
-    std::vector<std::string> answers;
-    for (size_t i = 0; i < subject.proofs.size(); ++i) {
-      answers.push_back(subject.answered[i] ? subject.proofs[i].comparison() : "");
-    }
-    return CompareAnswers(answers);
-  }
-  for (size_t i = 0; i < subject.proofs.size(); ++i) {
-    if (!subject.answered[i]) continue;
-    const Challenge challenge{subject.head.hsm,        subject.head.uid,  subject.head.incarnation,
-                              subject.version.version, subject.head.spec, subject.head.operations,
-                              subject.version.spki,    subject.nonce,     core.cluster.name(i)};
-    results[i] = CheckProof(challenge, subject.proofs[i]);
-  }
-  return results;
+// Symmetric keys are judged by each other.
+void Compare(RestoreSubject& subject) {
+  if (!subject.version.spki.empty()) return;
+  std::vector<std::string> comparisons;
+  for (const RestoreSubject::Answer& answer : subject.answers) comparisons.push_back(answer.comparison);
+  const std::vector<v1::ProofResult> results = CompareAnswers(comparisons);
+  for (size_t i = 0; i < results.size(); ++i) subject.answers[i].result = results[i];
 }
 
 // Splits what one Import call may take; a key with more versions goes in several parts.
@@ -186,61 +191,52 @@ absl::Status RestoreLoader::PutAll(size_t partition, const std::vector<rpc::KeyR
   return records == 0 ? absl::OkStatus() : send();
 }
 
+void RestoreLoader::ProveAll(size_t partition, std::vector<RestoreSubject>& subjects) {
+  std::atomic<size_t> next{0};
+  auto prove = [&] {
+    rpc::ProveRequest request;
+    *request.mutable_fence() = NewFence();
+    for (size_t i; (i = next.fetch_add(1)) < subjects.size();) {
+      request.set_uid(subjects[i].head.uid.Raw());
+      request.set_version(subjects[i].version.version.Raw());
+      request.set_nonce(ToString(subjects[i].nonce));
+      const auto response = core_.cluster.client(partition).Prove(request, kProveTimeout);
+      if (!response.ok()) return;
+      Judge(*response, core_.cluster.name(partition), subjects[i], subjects[i].answers[partition]);
+    }
+  };
+  std::vector<Thread> lanes;
+  for (uint32_t lane = 0; lane < kProveLanes; ++lane) lanes.emplace_back("restore-prove", prove);
+}
+
 absl::StatusOr<std::vector<size_t>> RestoreLoader::Stage(const std::vector<rpc::KeyRecords>& keys) {
-  std::vector<Subject> subjects;
+  std::vector<RestoreSubject> subjects;
   const size_t partitions = core_.cluster.size();
   for (const rpc::KeyRecords& key : keys) {
     HSM_ASSIGN_OR_RETURN(const KeyHead head, DecodeHead(key.head()));
     for (const rpc::SealedRecord& record : key.versions()) {
       HSM_ASSIGN_OR_RETURN(VersionRecord version, DecodeVersion(record));
-      subjects.push_back({head, std::move(version), core_.random.Draw(32),
-                          std::vector<rpc::Proof>(partitions), std::vector<bool>(partitions)});
-    }
-  }
-  // Each partition takes the records and answers for all of them; one that fails is left to the reconciler.
-  // Threads write to places of their own: vector<bool> is not such a place, so answers are gathered per
-  // partition.
-  std::vector<std::vector<char>> answered(partitions, std::vector<char>(subjects.size(), 0));
-  {
-    std::vector<Thread> threads;
-    for (size_t index : Workers(core_)) {
-      threads.emplace_back("restore-stage", [this, index, &keys, &subjects, &answered] {
-        if (!PutAll(index, keys).ok()) return;
-        Mutex next_mutex;
-        size_t next = 0;
-        auto prove = [this, index, &subjects, &answered, &next_mutex, &next] {
-          rpc::ProveRequest request;
-          *request.mutable_fence() = NewFence();
-          for (;;) {
-            size_t i;
-            {
-              MutexLock lock(next_mutex);
-              i = next++;
-            }
-            if (i >= subjects.size()) return;
-            request.set_uid(subjects[i].head.uid.Raw());
-            request.set_version(subjects[i].version.version.Raw());
-            request.set_nonce(ToString(subjects[i].nonce));
-            auto answer = core_.cluster.client(index).Prove(request, kProveTimeout);
-            if (!answer.ok()) return;
-            if (answer->missing()) continue;
-            subjects[i].proofs[index] = std::move(*answer->mutable_proof());
-            answered[index][i] = 1;
-          }
-        };
-        std::vector<Thread> lanes;
-        for (uint32_t lane = 0; lane < kProveLanes; ++lane) lanes.emplace_back("restore-prove", prove);
-      });
+      subjects.push_back(
+          {head, std::move(version), core_.random.Draw(32), std::vector<RestoreSubject::Answer>(partitions)});
     }
   }
   std::vector<bool> good(partitions, false);
   for (size_t p : Workers(core_)) good[p] = true;
-  for (size_t i = 0; i < subjects.size(); ++i) {
-    for (size_t p = 0; p < partitions; ++p) subjects[i].answered[p] = answered[p][i] != 0;
-    const std::vector<v1::ProofResult> results = Judge(subjects[i], core_);
+  {
+    // Each partition takes the records and answers for all of them; one that fails is left to the reconciler.
+    std::vector<Thread> threads;
     for (size_t p = 0; p < partitions; ++p) {
-      const bool proved = results[p] == v1::PROOF_RESULT_PROVED || HSM_MUTANT("restore-skip-proofs");
-      if (!proved) good[p] = false;
+      if (!good[p]) continue;
+      threads.emplace_back("restore-stage", [this, p, &keys, &subjects] {
+        if (PutAll(p, keys).ok()) ProveAll(p, subjects);
+      });
+    }
+  }
+  for (RestoreSubject& subject : subjects) {
+    Compare(subject);
+    for (size_t p = 0; p < partitions; ++p) {
+      const bool proved = subject.answers[p].result == v1::PROOF_RESULT_PROVED;
+      if (!proved && !HSM_MUTANT("restore-skip-proofs")) good[p] = false;
     }
   }
   std::vector<size_t> proved;

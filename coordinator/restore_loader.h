@@ -12,6 +12,8 @@
 
 namespace hsm {
 
+struct RestoreSubject;  // one version to prove, with the answers
+
 class RestoreLoader {
  public:
   RestoreLoader(Core& core, std::string backup_id, DataSet into)
@@ -33,6 +35,9 @@ class RestoreLoader {
   absl::StatusOr<std::vector<rpc::KeyRecords>> Import(const std::vector<Item>& items);
   // Which partitions hold and have proved all of `keys`.
   absl::StatusOr<std::vector<size_t>> Stage(const std::vector<rpc::KeyRecords>& keys);
+  // `partition`'s answers for all of `subjects`, judged, go to their places; what fails leaves no answer
+  // there.
+  void ProveAll(size_t partition, std::vector<RestoreSubject>& subjects);
   absl::Status PutAll(size_t partition, const std::vector<rpc::KeyRecords>& keys);
   absl::Status Write(const std::vector<rpc::KeyRecords>& keys, const std::vector<size_t>& proved);
   rpc::Fence NewFence() const;  // of the data set being loaded
