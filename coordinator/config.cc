@@ -71,7 +71,6 @@ absl::StatusOr<CoordinatorConfig> LoadCoordinatorConfig(const std::string& path)
   for (Config& table : file.Tables("assignment")) ReadAssignment(table, out);
   Config crypto = file.Table("crypto");
   crypto.Read("allow_rsa1_5", out.allow_rsa1_5);
-  crypto.Read("verify_after_sign", out.verify_after_sign);
   Config backup = file.Table("backup");
   backup.Read("max_busy_partitions", out.max_busy_partitions);
   backup.Read("min_throughput", out.min_throughput);
@@ -109,10 +108,6 @@ absl::Status Validate(const CoordinatorConfig& config) {
   }
   if (config.administrators.empty())
     return Invalid("there is no [[administrator]]: nobody could do anything");
-  if (config.verify_after_sign != "rsa" && config.verify_after_sign != "all" &&
-      config.verify_after_sign != "none") {
-    return Invalid("crypto.verify_after_sign is \"rsa\", \"all\" or \"none\"");
-  }
   if (config.max_busy_partitions < 1) return Invalid("backup.max_busy_partitions is at least 1");
   if (config.min_throughput && (*config.min_throughput < 0 || *config.min_throughput > 1)) {
     return Invalid("backup.min_throughput is a ratio, 0 to 1");

@@ -42,8 +42,6 @@ struct CoordinatorConfig {
   std::vector<AssignmentConfig> assignments;
 
   bool allow_rsa1_5 = false;
-  std::string verify_after_sign =
-      "rsa";  // "rsa" (every RSA signature, a sample of the others), "all", "none"
 
   uint32_t max_busy_partitions = 1;
   std::optional<double> min_throughput;

@@ -67,6 +67,11 @@ absl::StatusOr<NodeConfig> NodeConfig::Load(const std::string& path) {
   limits.Read("call_timeout_ms", out.limits.call_timeout_ms);
   if (out.limits.workers == 0 || out.limits.workers > 512) limits.Fail("workers", "is 1 to 512");
   if (out.limits.call_timeout_ms < 100) limits.Fail("call_timeout_ms", "is at least 100");
+  Config crypto = file.Table("crypto");
+  crypto.Read("verify_after_sign", out.verify_after_sign);
+  if (out.verify_after_sign != "rsa" && out.verify_after_sign != "all" && out.verify_after_sign != "none") {
+    crypto.Fail("verify_after_sign", "is \"rsa\", \"all\" or \"none\"");
+  }
   file.Table("profile").ReadPath("file", out.profile_file);
   Config audit = file.Table("audit");
   audit.Read("use", out.audit_use);

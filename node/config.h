@@ -27,8 +27,9 @@ struct NodeConfig {
     uint32_t queue_max = 256;           // calls, and batches, that wait for a thread
     uint32_t call_timeout_ms = 10'000;  // a token call that takes longer ends the process
   } limits;
-  std::string profile_file;         // "" = none
-  std::string audit_use = "batch";  // the only mode so far
+  std::string verify_after_sign = "rsa";  // "rsa" | "all" | "none"
+  std::string profile_file;               // "" = none
+  std::string audit_use = "batch";        // the only mode so far
 
   static absl::StatusOr<NodeConfig> Load(const std::string& path);
 };

@@ -348,10 +348,10 @@ absl::Status Executor::Perform(Call& call, const CachedKeyPtr& key) {
   }
 }
 
-bool Executor::VerifyThisOne(const KeySpec& spec) {
+bool Executor::VerifyThisOne(CachedKey& key) const {
   if (core_.options.verify_sample == 0) return false;
-  if (spec.type == v1::KEY_TYPE_RSA_HSM) return true;
-  return sample_.fetch_add(1, std::memory_order_relaxed) % core_.options.verify_sample == 0;
+  if (key.spec.type == v1::KEY_TYPE_RSA_HSM) return true;
+  return key.signatures.fetch_add(1, std::memory_order_relaxed) % core_.options.verify_sample == 0;
 }
 
 absl::Status Executor::Sign(Call& call, const CachedKeyPtr& key) {
@@ -360,7 +360,7 @@ absl::Status Executor::Sign(Call& call, const CachedKeyPtr& key) {
   if (key->public_part != nullptr) {
     // The first signature of an object just unwrapped also shows that it is the key of the record.
     bool first = !key->checked.load(std::memory_order_relaxed);
-    if ((first || VerifyThisOne(key->spec)) && !HSM_MUTANT("skip-verify-after-sign")) {
+    if ((first || VerifyThisOne(*key)) && !HSM_MUTANT("skip-verify-after-sign")) {
       if (!key->public_part->Verify(call.op.algorithm(), data, signature)) {
         if (!first) return Error(v1::REASON_TOKEN_FAILED, "the token made a signature that does not verify");
         HSM_RETURN_IF_ERROR(prover_.Distrust(call.index, call.uid, call.version->version));
@@ -368,7 +368,7 @@ absl::Status Executor::Sign(Call& call, const CachedKeyPtr& key) {
       }
       key->checked.store(true, std::memory_order_relaxed);
     }
-  } else if (VerifyThisOne(key->spec)) {
+  } else if (VerifyThisOne(*key)) {
     HSM_ASSIGN_OR_RETURN(Bytes again, core_.token.Sign(key->key, key->spec, call.op.algorithm(), data));
     if (again != signature) return Error(v1::REASON_TOKEN_FAILED, "the token made two MACs of the same data");
   }

@@ -34,7 +34,7 @@ class Executor {
   absl::Status Verify(Call& call, const CachedKeyPtr& key);
   absl::Status EncryptOrWrap(Call& call, const CachedKeyPtr& key);
   absl::Status DecryptOrUnwrap(Call& call, const CachedKeyPtr& key);
-  bool VerifyThisOne(const KeySpec& spec);
+  bool VerifyThisOne(CachedKey& key) const;
   void Audit(const Call& call, absl::Status& status);
 
   std::atomic<uint32_t>& UsualNs(const v1::CryptoOp& op) const;
@@ -46,7 +46,6 @@ class Executor {
   mutable std::array<std::atomic<uint32_t>, 8 * 64> usual_ns_{};
   std::atomic<uint64_t> total_ops_{0};
   std::atomic<uint32_t> in_flight_{0};
-  std::atomic<uint32_t> sample_{0};
 };
 
 // May a key in this state be used like this now? Azure's rules: a disabled key does nothing; outside nbf..exp

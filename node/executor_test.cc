@@ -197,6 +197,25 @@ TEST_F(ExecutorTest, AFaultySignatureIsNotReleased) {
   EXPECT_EQ(ReasonFor(op), kFine);
 }
 
+// As it is set by default: each RSA signature, and a sample of each other key's, however the keys' uses mix.
+TEST_F(ExecutorTest, TheDefaultSampleFindsAFaultyTokenWithEachKey) {
+  auto rsa = *node_.Create("rsa", v1::KEY_TYPE_RSA_HSM, v1::CURVE_UNSPECIFIED, 2048);
+  std::vector<rpc::KeyRecords> keys = {*node_.Create("a"), *node_.Create("b")};
+  auto rsa_op = node_.Op(rsa, v1::CRYPTO_OPERATION_SIGN, v1::ALGORITHM_PS256, std::string(32, 'd'));
+  EXPECT_EQ(ReasonFor(rsa_op), kFine);
+  for (const rpc::KeyRecords& key : keys) EXPECT_EQ(node_.Sign(key).reason(), kFine);
+  node_.token().FlipSignatures(true);
+  std::vector<int> found(keys.size(), 0);
+  for (int i = 0; i < 64; ++i) {
+    v1::CryptoResult signature = node_.Run(rsa_op);
+    EXPECT_EQ(signature.reason(), v1::REASON_TOKEN_FAILED);
+    EXPECT_TRUE(signature.value().empty());
+    for (size_t k = 0; k < keys.size(); ++k)
+      found[k] += node_.Sign(keys[k]).reason() == v1::REASON_TOKEN_FAILED;
+  }
+  EXPECT_EQ(found, std::vector<int>({1, 1}));
+}
+
 TEST_F(ExecutorTest, ALostSessionObjectIsUnwrappedAgainOnce) {
   auto key = *node_.Create("k");
   node_.token().FailCalls("Sign", 1, v1::REASON_TOKEN_SESSION);

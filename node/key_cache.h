@@ -30,6 +30,7 @@ struct CachedKey {
   // Shown to be the very key since it was unwrapped; until then its first signature is verified whatever the
   // sample says.
   std::atomic<bool> checked{false};
+  std::atomic<uint32_t> signatures{0};  // made with it since it was unwrapped; the sample counts them
 };
 using CachedKeyPtr = std::shared_ptr<CachedKey>;
 

@@ -161,6 +161,8 @@ absl::Status Lifecycle::OpenToken(const rpc::DomainBundle& bundle) {
   options.node = config_.name;
   options.address = config_.listen;
   options.key_cache_max = config_.limits.key_cache_max;
+  if (config_.verify_after_sign == "all") options.verify_sample = 1;
+  if (config_.verify_after_sign == "none") options.verify_sample = 0;
   options.profile = profile_.get();
   auto partition =
       std::make_shared<Partition>(options, *watched_, *blobs_, *audit_, RealClock(), SystemRandom());

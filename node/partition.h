@@ -31,7 +31,8 @@ class Partition {
     std::string node;               // the name in its certificate
     std::string address;            // host:port it serves on
     size_t key_cache_max = 20'000;  // session objects kept
-    uint32_t verify_sample = 64;    // one of so many signatures is verified; RSA: every one. 0 = none at all
+    uint32_t verify_sample =
+        64;  // one of so many signatures of each key is verified; RSA: every one. 0 = none
     absl::Duration drain_wait = absl::Seconds(8);  // longest wait of Control for calls in flight
     DeviceProfile* profile = nullptr;              // not owned; null = as fast as the token is
   };
