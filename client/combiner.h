@@ -93,6 +93,7 @@ class Combiner {
   uint64_t next_id_ HSM_GUARDED_BY(mutex_) = 1;
   LaneTuner tuner_ HSM_GUARDED_BY(mutex_);
   std::atomic<size_t> queued_{0};
+  std::atomic<size_t> crowd_{0};  // operations sent and waiting when the last batch ended
 };
 
 }  // namespace hsm
