@@ -42,6 +42,9 @@ if(HSM_SANITIZE)
   add_compile_options(-fsanitize=${HSM_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${HSM_SANITIZE})
 endif()
+if(HSM_FUZZERS)
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 
 # hsm_library(NAME SRCS a.cc ... DEPS hsm::other ... [GRPC]): a static library, alias hsm::NAME.
 # GRPC marks libraries whose sources include grpcpp: they share one precompiled header.
@@ -88,6 +91,9 @@ function(hsm_test)
   target_precompile_headers(${name} REUSE_FROM hsm_precompiled_test)
   add_test(NAME ${name} COMMAND ${name})
   set_tests_properties(${name} PROPERTIES LABELS "${ARG_LABEL}" TIMEOUT ${ARG_TIMEOUT})
+  if(ARG_LABEL STREQUAL unit)
+    set_property(GLOBAL APPEND PROPERTY HSM_UNIT_TESTS ${name})
+  endif()
 endfunction()
 
 function(hsm_check_tests_registered)  # called last in the root file

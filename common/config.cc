@@ -3,9 +3,13 @@
 #include <cmath>
 #include <limits>
 #include <set>
+#include <stdexcept>
 #include <utility>
 
-#define TOML_EXCEPTIONS 0
+// The parser's own assertions fail on some malformed files; they must not end the process.
+[[noreturn]] static void NotToml() { throw std::logic_error("not TOML"); }
+#define TOML_ASSERT(holds) static_cast<void>((holds) || (NotToml(), true))
+#define TOML_EXCEPTIONS 1
 #define TOML_HEADER_ONLY 1
 #include <toml++/toml.h>
 
@@ -65,15 +69,19 @@ absl::StatusOr<Config> Config::Load(const std::string& path) {
 }
 
 absl::StatusOr<Config> Config::Parse(std::string_view text, std::string name, std::string directory) {
-  auto parsed = toml::parse(text);
-  if (!parsed) {
-    return Error(v1::REASON_CONFIG_INVALID, name + ":" + std::to_string(parsed.error().source().begin.line) +
-                                                ": " + std::string(parsed.error().description()));
+  toml::table parsed;
+  try {
+    parsed = toml::parse(text);
+  } catch (const toml::parse_error& error) {
+    return Error(v1::REASON_CONFIG_INVALID, name + ":" + std::to_string(error.source().begin.line) + ": " +
+                                                std::string(error.description()));
+  } catch (const std::logic_error&) {
+    return Error(v1::REASON_CONFIG_INVALID, name + ": this is not TOML");
   }
   auto file = std::make_shared<File>();
   file->name = std::move(name);
   file->directory = std::move(directory);
-  file->root = std::move(parsed).table();
+  file->root = std::move(parsed);
   Node* root = file->NodeFor(&file->root, "");
   return Config(std::move(file), root, "");
 }

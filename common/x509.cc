@@ -3,7 +3,6 @@
 #include <openssl/err.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
-#include <openssl/rand.h>
 #include <openssl/x509.h>
 #include <openssl/x509v3.h>
 
@@ -13,6 +12,7 @@
 #include "common/aead.h"
 #include "common/error.h"
 #include "common/file.h"
+#include "common/random.h"
 #include "common/spki.h"
 #include "common/status_macros.h"
 
@@ -297,7 +297,7 @@ class CertificateMaker {
  private:
   static bool SetFields(X509* certificate, EVP_PKEY* key, const CertificateRequest& request) {
     uint8_t serial[16];
-    if (RAND_bytes(serial, sizeof serial) != 1) return false;
+    SystemRandom().Fill(serial);
     serial[0] &= 0x7f;
     std::unique_ptr<BIGNUM, decltype(&BN_free)> number(BN_bin2bn(serial, sizeof serial, nullptr), &BN_free);
     X509_NAME* subject = X509_get_subject_name(certificate);

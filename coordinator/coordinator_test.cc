@@ -8,6 +8,7 @@
 
 #include "absl/time/clock.h"
 #include "coordinator/op_ids.h"
+#include "tests/testing/eventually.h"
 #include "tests/testing/local_cluster.h"
 #include "tests/testing/matchers.h"
 
@@ -148,7 +149,7 @@ TEST_F(CoordinatorTest, WithoutATermNoLeaseIsGranted) {
   EXPECT_TRUE(Eventually(granted));
   std::atomic<bool> hangs{true};
   static_cast<StoreModel&>(cluster_.store()).SetFaults([&](const StoreTransaction* transaction) {
-    while (transaction == nullptr && hangs) absl::SleepFor(absl::Milliseconds(5));
+    while (transaction == nullptr && hangs) testing::PauseFor(absl::Milliseconds(5));
     return StoreModel::Fault::kNone;
   });
   EXPECT_TRUE(Eventually([&] { return !granted(); }));

@@ -131,12 +131,17 @@ class PartitionStreams::Stream {
   void OnWritten(bool) {
     writing_ = false;
     if (broken_) return Finish();
-    if (!busy_) core_.PutBack(this);  // the answer was faster than the word that the request is gone
+    if (!reading_) Complete();  // the answer was faster than the word that the request is gone
   }
 
   void OnRead(bool ok) {
     reading_ = false;
     if (!ok || overdue_) return Break();
+    if (!writing_) Complete();
+  }
+
+  // Read and written: the stream is free for the next exchange.
+  void Complete() {
     v1::CryptoBatchResult result;
     if (!grpc::SerializationTraits<v1::CryptoBatchResult>::Deserialize(&answer_, &result).ok() ||
         result.results_size() != exchange_.operations) {
@@ -146,7 +151,7 @@ class PartitionStreams::Stream {
     }
     Done done = std::move(exchange_.done);
     busy_ = false;
-    if (!writing_) core_.PutBack(this);
+    core_.PutBack(this);
     done(std::move(result));
   }
 

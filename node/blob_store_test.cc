@@ -2,10 +2,9 @@
 
 #include <gtest/gtest.h>
 
-#include <thread>
-
 #include "common/error.h"
 #include "common/mutant.h"
+#include "common/thread.h"
 #include "tests/testing/crash_vfs.h"
 #include "tests/testing/seeded_random.h"
 
@@ -192,9 +191,9 @@ TEST_F(BlobStoreTest, ProvedIsRememberedAndCanBeTakenBack) {
 }
 
 TEST_F(BlobStoreTest, ManyCallersShareTransactions) {
-  std::vector<std::thread> threads;
+  std::vector<Thread> threads;
   for (uint8_t t = 0; t < 8; ++t) {
-    threads.emplace_back([&, t] {
+    threads.emplace_back("writer", [&, t] {
       for (uint8_t i = 0; i < 25; ++i) {
         BlobBatch batch;
         batch.PutHead(Head(static_cast<uint8_t>(t * 25 + i), 1));
@@ -202,7 +201,7 @@ TEST_F(BlobStoreTest, ManyCallersShareTransactions) {
       }
     });
   }
-  for (std::thread& thread : threads) thread.join();
+  for (Thread& thread : threads) thread.Join();
   size_t heads = 0;
   ASSERT_TRUE(store_->ForEachHead(1, [&](const HeadRow&) { return ++heads, absl::OkStatus(); }).ok());
   EXPECT_EQ(heads, 200u);

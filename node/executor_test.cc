@@ -4,15 +4,17 @@
 #include <stdlib.h>
 
 #include <filesystem>
-#include <thread>
 
 #include "common/error.h"
+#include "common/thread.h"
 #include "node/public_part.h"
+#include "tests/testing/eventually.h"
 #include "tests/testing/node_fixture.h"
 
 namespace hsm {
 namespace {
 
+using testing::Eventually;
 using testing::TestDomain;
 using testing::TestNode;
 
@@ -175,11 +177,11 @@ TEST_F(ExecutorTest, ALeaseThatEndsDuringTheCallReleasesNothing) {
   EXPECT_EQ(node_.Sign(key).reason(), kFine);
   node_.token().Hang();
   v1::CryptoResult result;
-  std::thread signer([&] { result = node_.Sign(key); });
-  while (node_->StatusForHeartbeat().in_flight() == 0) std::this_thread::yield();
+  Thread signer("signer", [&] { result = node_.Sign(key); });
+  ASSERT_TRUE(Eventually([&] { return node_->StatusForHeartbeat().in_flight() > 0; }));
   node_.clock.Advance(absl::Seconds(4));
   node_.token().Release();
-  signer.join();
+  signer.Join();
   EXPECT_EQ(result.reason(), v1::REASON_NOT_ACTIVE);
   EXPECT_TRUE(result.value().empty());
 }

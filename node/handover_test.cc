@@ -4,14 +4,16 @@
 #include <stdlib.h>
 
 #include <filesystem>
-#include <thread>
 
 #include "common/error.h"
 #include "node/watchdog.h"
+#include "tests/testing/eventually.h"
 #include "tests/testing/fake_clock.h"
 
 namespace hsm {
 namespace {
+
+using testing::Eventually;
 
 IssuedCertificate Issue(const std::string& node) {
   return *IssueCertificate({.common_name = node, .uris = {"urn:qhsm:node:" + node}}, nullptr);
@@ -95,10 +97,10 @@ TEST(WatchdogTest, ACallThatOverrunsIsReportedByNameAndOthersAreNot) {
     }
     Watchdog::Guard longer(watchdog, "longer", 10);
     Watchdog::Guard hung(watchdog, "hung");
-    for (int i = 0; i < 500 && overrun == nullptr; ++i) {
+    EXPECT_TRUE(Eventually([&] {
       clock.Advance(absl::Milliseconds(100));
-      std::this_thread::sleep_for(std::chrono::milliseconds(2));
-    }
+      return overrun != nullptr;
+    }));
   }
   ASSERT_NE(overrun.load(), nullptr);
   EXPECT_STREQ(overrun, "hung");

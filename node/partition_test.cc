@@ -2,17 +2,18 @@
 
 #include <gtest/gtest.h>
 
-#include <thread>
-
 #include "common/error.h"
 #include "common/replica.h"
+#include "common/thread.h"
 #include "node/profile.h"
 #include "node/public_part.h"
+#include "tests/testing/eventually.h"
 #include "tests/testing/node_fixture.h"
 
 namespace hsm {
 namespace {
 
+using testing::Eventually;
 using testing::TestDomain;
 using testing::TestNode;
 
@@ -208,17 +209,16 @@ TEST_F(PartitionTest, ARevocationWaitsForCallsInFlight) {
   auto head = node_.Change(*records, disable);
   std::atomic<bool> revoked{false};
   v1::CryptoResult result;
-  std::thread signer([&] { result = node_.Sign(*records); });
-  while (node_->StatusForHeartbeat().in_flight() == 0) std::this_thread::yield();
-  std::thread revoker([&] {
+  Thread signer("signer", [&] { result = node_.Sign(*records); });
+  ASSERT_TRUE(Eventually([&] { return node_->StatusForHeartbeat().in_flight() > 0; }));
+  Thread revoker("revoker", [&] {
     EXPECT_TRUE(*node_.Revoke(*head));
     revoked = true;
   });
-  for (int i = 0; i < 50 && !revoked; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  EXPECT_FALSE(revoked);
+  EXPECT_FALSE(Eventually([&] { return revoked.load(); }, absl::Milliseconds(50)));
   node_.clock.Advance(absl::Milliseconds(1'100));
-  signer.join();
-  revoker.join();
+  signer.Join();
+  revoker.Join();
   EXPECT_EQ(result.reason(), v1::REASON_UNSPECIFIED);  // it began before
   EXPECT_EQ(node_.Sign(*records).reason(), v1::REASON_KEY_DISABLED);
 }

@@ -9,9 +9,12 @@
 
 #include "common/error.h"
 #include "common/file.h"
+#include "tests/testing/eventually.h"
 
 namespace hsm {
 namespace {
+
+using testing::Eventually;
 
 class UseAuditTest : public ::testing::Test {
  protected:
@@ -152,7 +155,8 @@ TEST_F(UseAuditTest, WhatCannotBeWrittenStopsAllUse) {
   EXPECT_EQ(ReasonOf(audit->Flush()), v1::REASON_AUDIT_FAILED);
   EXPECT_EQ(ReasonOf(audit->Append(Entry(2))), v1::REASON_AUDIT_FAILED);
   ASSERT_TRUE(MakeDirectories(directory_).ok());
-  while (!audit->Append(Entry(3)).ok()) usleep(1000);  // it tries again by itself, and keeps what it had
+  // It tries again by itself, and keeps what it had.
+  ASSERT_TRUE(Eventually([&] { return audit->Append(Entry(3)).ok(); }));
   ASSERT_TRUE(audit->Flush().ok());
   auto summary = VerifyUseAudit(directory_, nullptr);
   ASSERT_TRUE(summary.ok()) << summary.status();

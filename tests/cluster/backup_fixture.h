@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/testing/eventually.h"
 #include "tests/testing/local_cluster.h"
 
 namespace hsm::testing {
@@ -51,11 +52,10 @@ class BackupRestoreTest : public ::testing::Test {
     v1::GetJobRequest get;
     get.set_id(started.ok() ? started->job_id() : "");
     v1::Job job;
-    for (Deadline deadline(RealClock(), absl::Seconds(30)); !deadline.Passed();) {
+    Eventually([&] {
       if (const auto now = cluster_.jobs().GetJob(cluster_.caller(), get); now.ok()) job = *now;
-      if (job.ended() != 0 || job.status() == v1::JOB_STATUS_PAUSED) break;
-      absl::SleepFor(absl::Milliseconds(5));
-    }
+      return job.ended() != 0 || job.status() == v1::JOB_STATUS_PAUSED;
+    });
     return job;
   }
   void CreateKeys(int count) {

@@ -11,6 +11,7 @@
 #include "common/mutant.h"
 #include "coordinator/backup.h"
 #include "tests/cluster/backup_fixture.h"
+#include "tests/testing/eventually.h"
 
 namespace hsm::testing {
 namespace {
@@ -158,10 +159,10 @@ TEST_F(BackupRestoreTest, TooFewPartitionsPauseABackupAndSayWhy) {
   v1::GetJobRequest get;
   get.set_id(started->job_id());
   v1::Job job;
-  for (int i = 0; i < 500 && job.status() != v1::JOB_STATUS_PAUSED; ++i) {
+  Eventually([&] {
     job = *cluster_.jobs().GetJob(cluster_.caller(), get);
-    absl::SleepFor(absl::Milliseconds(10));
-  }
+    return job.status() == v1::JOB_STATUS_PAUSED;
+  });
   EXPECT_EQ(job.status(), v1::JOB_STATUS_PAUSED);
   EXPECT_THAT(job.message(), HasSubstr("2 are READY"));
   cluster_.StartNode(2);
@@ -276,8 +277,7 @@ class CrashTest : public BackupRestoreTest, public ::testing::WithParamInterface
  protected:
   // Lets the coordinator die at the point, and another one take over.
   v1::Job CrashAndTakeOver(const std::string& job_id) {
-    for (int i = 0; i < 3'000 && !reached_; ++i) absl::SleepFor(absl::Milliseconds(1));
-    EXPECT_TRUE(reached_);
+    EXPECT_TRUE(Eventually([&] { return reached_.load(); }));
     cluster_.StopCoordinator();
     cluster_.SetFilter(nullptr);
     EXPECT_TRUE(cluster_.StartCoordinator());
@@ -359,7 +359,7 @@ TEST_F(BackupRestoreTest, AResumedBackupHasTheNewerStateOfWhatChangedMeanwhile) 
   });
   const auto started = cluster_.jobs().StartBackup(cluster_.caller(), BackupRequest());
   ASSERT_TRUE(started.ok());
-  for (int i = 0; i < 3'000 && !reached; ++i) absl::SleepFor(absl::Milliseconds(1));
+  ASSERT_TRUE(Eventually([&] { return reached.load(); }));
   ASSERT_TRUE(cluster_.Create("k0015").ok());  // in the middle of what was exported
   cluster_.StopCoordinator();
   cluster_.SetFilter(nullptr);

@@ -22,10 +22,13 @@
 #include "coordinator/grpc_partition_client.h"
 #include "hsm/internal/v1/control.grpc.pb.h"
 #include "node/public_part.h"
+#include "tests/testing/eventually.h"
 #include "tests/testing/paths.h"
 
 namespace hsm {
 namespace {
+
+using testing::Eventually;
 
 constexpr absl::Duration kTimeout = absl::Seconds(60);
 
@@ -104,14 +107,9 @@ class NodeProcess {
   // The exit code, after at most a minute.
   int Wait() {
     int state = 0;
-    for (int i = 0; i < 1200; ++i) {
-      if (waitpid(pid_, &state, WNOHANG) == pid_) {
-        pid_ = -1;
-        return WIFEXITED(state) ? WEXITSTATUS(state) : -WTERMSIG(state);
-      }
-      usleep(50'000);
-    }
-    return -1000;
+    if (!Eventually([&] { return waitpid(pid_, &state, WNOHANG) == pid_; }, absl::Minutes(1))) return -1000;
+    pid_ = -1;
+    return WIFEXITED(state) ? WEXITSTATUS(state) : -WTERMSIG(state);
   }
   int Stop() {
     kill(pid_, SIGTERM);
@@ -181,13 +179,13 @@ class NodeTest : public ::testing::Test {
   void AwaitState(PartitionClient& client, rpc::NodeState want) {
     rpc::NodeState state = rpc::NODE_STATE_UNSPECIFIED;
     std::string message;
-    for (int i = 0; i < 400 && state != want; ++i) {
+    Eventually([&] {
       if (auto info = client.GetInfo({}, absl::Seconds(5)); info.ok()) {
         state = info->status().state();
         message = info->status().message();
       }
-      if (state != want) usleep(50'000);
-    }
+      return state == want;
+    });
     ASSERT_EQ(state, want) << message;
   }
   rpc::Fence Fence() const {
@@ -240,14 +238,14 @@ class NodeTest : public ::testing::Test {
     op->mutable_route()->set_uid(DecodeHead(records.head())->uid.Raw());
     op->mutable_route()->set_incarnation(1);
     op->mutable_route()->set_revision(1);
-    for (int i = 0; i < 100; ++i) {  // until the lease is there
+    v1::CryptoResult result;
+    result.set_reason(v1::REASON_NOT_ACTIVE);
+    Eventually([&] {  // until the lease is there
       auto results = client.Crypto(batch, kTimeout);
-      if (results.ok() && results->results(0).reason() != v1::REASON_NOT_ACTIVE) return results->results(0);
-      usleep(50'000);
-    }
-    v1::CryptoResult none;
-    none.set_reason(v1::REASON_NOT_ACTIVE);
-    return none;
+      if (results.ok()) result = results->results(0);
+      return result.reason() != v1::REASON_NOT_ACTIVE;
+    });
+    return result;
   }
   bool Verifies(const rpc::KeyRecords& records, const v1::CryptoResult& result) {
     VersionRecord version = *DecodeVersion(records.versions(0));
@@ -274,11 +272,10 @@ class NodeTest : public ::testing::Test {
     rpc::TakeHandoverRequest take;
     take.set_handover_id(accepted->handover_id());
     absl::StatusOr<rpc::TakeHandoverResponse> taken = Error(v1::REASON_UNREACHABLE, "not asked yet");
-    for (int i = 0; i < 400; ++i) {
+    Eventually([&] {
       taken = sponsor.TakeHandover(take, absl::Seconds(5));
-      if (taken.ok() && !taken->pending()) break;
-      usleep(50'000);
-    }
+      return taken.ok() && !taken->pending();
+    });
     if (!taken.ok()) return taken.status();
     if (!taken->failure().empty()) return Error(v1::REASON_TOKEN_FAILED, taken->failure());
     rpc::CompleteJoinRequest complete;

@@ -10,14 +10,6 @@
 
 namespace hsm::testing {
 
-void PauseFor(absl::Duration time) {
-  Mutex mutex;
-  CondVar never;
-  Deadline deadline(RealClock(), time);
-  MutexLock lock(mutex);
-  while (!deadline.Passed()) never.WaitFor(mutex, deadline.Left());
-}
-
 std::string At(const Json& document, const std::string& path) {
   Json part = cli::Select(document, path);
   return part.AsString().value_or(part.Dump());

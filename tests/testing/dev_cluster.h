@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "tests/testing/eventually.h"
 #include "tests/testing/subprocess.h"
 
 namespace hsm::testing {
@@ -37,7 +38,5 @@ class DevCluster {
 
 // "a.b" in a document, as text; numbers and booleans as JSON writes them.
 std::string At(const Json& document, const std::string& path);
-
-void PauseFor(absl::Duration time);
 
 }  // namespace hsm::testing

@@ -46,6 +46,7 @@ void SeededRandom::Fill(std::span<uint8_t> out) {
 SeedRange SeedsToRun(SeedRange fallback) {
   if (const char* seed = std::getenv("QHSM_SEED")) return {std::strtoull(seed, nullptr, 10), 1};
   if (const char* seeds = std::getenv("QHSM_SEEDS")) fallback.count = std::strtoull(seeds, nullptr, 10);
+  if (const char* first = std::getenv("QHSM_SEED_FIRST")) fallback.first = std::strtoull(first, nullptr, 10);
   return fallback;
 }
 

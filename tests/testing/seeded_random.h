@@ -30,7 +30,7 @@ struct SeedRange {
   uint64_t first = 1;
   uint64_t count = 1;
 };
-// QHSM_SEED (one seed) or QHSM_SEEDS (how many, from `fallback.first`), else `fallback`.
+// QHSM_SEED (one seed), or QHSM_SEEDS (how many) from QHSM_SEED_FIRST; what is not given is `fallback`'s.
 SeedRange SeedsToRun(SeedRange fallback);
 // Takes `--seed N` and `--seeds N` out of argv and puts them into the environment for SeedsToRun.
 void ReadSeedFlags(int& argc, char** argv);

@@ -25,6 +25,7 @@
 #define SIM_TSAN 1
 #endif
 #if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #define SIM_ASAN 1
 #endif
@@ -48,6 +49,10 @@ void* TakeStack() {
   if (!free.empty()) {
     void* stack = free.back();
     free.pop_back();
+#ifdef SIM_ASAN
+    // A killed fiber never left its frames: their red zones are still marked.
+    __asan_unpoison_memory_region(stack, kStackBytes);
+#endif
     return stack;
   }
   void* stack =

@@ -9,6 +9,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstdlib>
+
 #include "common/check.h"
 #include "common/clock.h"
 #include "tests/testing/paths.h"
@@ -66,7 +68,10 @@ Json Ended::Document() const {
   return document.ok() ? *document : Json();
 }
 
-std::string ProgramPath(const std::string& name) { return BinaryDir() + "/bin/" + name; }
+std::string ProgramPath(const std::string& name) {
+  const char* folder = std::getenv("QHSM_BIN");
+  return (folder == nullptr ? BinaryDir() + "/bin" : folder) + "/" + name;
+}
 
 Ended RunProgram(const std::vector<std::string>& arguments,
                  const std::map<std::string, std::string>& environment, absl::Duration timeout) {

@@ -24,7 +24,7 @@ Ended RunProgram(const std::vector<std::string>& arguments,
                  const std::map<std::string, std::string>& environment = {},
                  absl::Duration timeout = absl::Seconds(60));
 
-// A program in the build directory's bin/.
+// A program of $QHSM_BIN, or else of the build directory's bin/.
 std::string ProgramPath(const std::string& name);
 
 }  // namespace hsm::testing

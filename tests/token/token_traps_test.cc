@@ -18,12 +18,15 @@
 #include "node/token_templates.h"
 #include "pkcs11/softhsm_files.h"
 #include "pkcs11/token_login.h"
+#include "tests/testing/eventually.h"
 #include "tests/testing/softhsm.h"
 
 namespace hsm {
 namespace {
 
 namespace fs = std::filesystem;
+
+using testing::PauseFor;
 
 std::string Name(const absl::Status& status) { return std::string(ReasonName(ReasonOf(status))); }
 
@@ -112,7 +115,7 @@ TEST_F(StartTraps, KillsDuringLoginLoseNothing) {
         (void)login.Logout(*session);
       }
     }
-    usleep(static_cast<useconds_t>(20'000 + round * 1'700));
+    PauseFor(absl::Microseconds(20'000 + round * 1'700));
     kill(pid, SIGKILL);
     waitpid(pid, nullptr, 0);
     if (!pkcs11::IsCompleteTokenObject(Read(TokenObject()))) ++cut_off;
