@@ -148,17 +148,7 @@ class CryptoStreams::Impl {
     grpc::Status ended = stream.calls->Finish();  // still under the watchdog
     if (stream.due_ns.exchange(kIdle) == kOverran)
       return Error(v1::REASON_DEADLINE_EXCEEDED, options_.name + " did not answer in time");
-    absl::Status status = FromGrpc(ended, stream.context);
-    switch (ReasonOf(status)) {
-      case v1::REASON_UNSPECIFIED:
-        return Error(v1::REASON_UNREACHABLE, options_.name + " ended the stream");
-      case v1::REASON_INTERNAL:
-      case v1::REASON_CANCELLED:
-      case v1::REASON_UNREACHABLE:
-        return Error(v1::REASON_UNREACHABLE, options_.name + ": " + DetailOf(status).message());
-      default:
-        return status;
-    }
+    return StreamFailure(ended, stream.context, options_.name);
   }
 
   void PutBack(Stream* stream) {

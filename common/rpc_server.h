@@ -53,7 +53,6 @@ class RpcServer {
   // `path` as on the wire, "/hsm.v1.KeyService/GetKey". Before Start.
   void AddUnary(std::string path, Unary unary, Urgency urgency = Urgency::kNormal);
   void AddStream(std::string path, OpenStream open);
-  bool Has(const std::string& path) const { return methods_.contains(path); }
 
   // CONFIG_INVALID (credentials), CONFLICT (cannot listen). Returns the port.
   absl::StatusOr<int> Start(const std::string& listen, const TlsFiles& tls);

@@ -56,4 +56,19 @@ absl::Status FromGrpc(const grpc::Status& status, const grpc::ClientContext& con
   return Error(ReasonOfCode(status.error_code()), status.error_message());
 }
 
+absl::Status StreamFailure(const grpc::Status& status, const grpc::ClientContext& context,
+                           std::string_view name) {
+  absl::Status failure = FromGrpc(status, context);
+  switch (ReasonOf(failure)) {
+    case v1::REASON_UNSPECIFIED:
+      return Error(v1::REASON_UNREACHABLE, std::string(name) + " ended the stream");
+    case v1::REASON_INTERNAL:
+    case v1::REASON_CANCELLED:
+    case v1::REASON_UNREACHABLE:
+      return Error(v1::REASON_UNREACHABLE, std::string(name) + ": " + DetailOf(failure).message());
+    default:
+      return failure;
+  }
+}
+
 }  // namespace hsm

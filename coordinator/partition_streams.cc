@@ -186,17 +186,7 @@ class PartitionStreams::Stream {
     const std::string& name = core_.options().name;
     if (overdue_) return Error(v1::REASON_DEADLINE_EXCEEDED, name + " did not answer in time");
     if (!verdict_.ok()) return verdict_;
-    absl::Status status = FromGrpc(status_, context_);
-    switch (ReasonOf(status)) {
-      case v1::REASON_UNSPECIFIED:
-        return Error(v1::REASON_UNREACHABLE, name + " ended the stream");
-      case v1::REASON_INTERNAL:
-      case v1::REASON_CANCELLED:
-      case v1::REASON_UNREACHABLE:
-        return Error(v1::REASON_UNREACHABLE, name + ": " + DetailOf(status).message());
-      default:
-        return status;
-    }
+    return StreamFailure(status_, context_, name);
   }
 
   Core& core_;

@@ -8,19 +8,13 @@
 
 #include <memory>
 
+#include "common/deleter.h"
 #include "common/mutant.h"
 #include "common/spki.h"
 
 namespace hsm {
 namespace {
 
-template <auto Free>
-struct Deleter {
-  template <typename T>
-  void operator()(T* p) const {
-    Free(p);
-  }
-};
 using ContextPtr = std::unique_ptr<EVP_PKEY_CTX, Deleter<EVP_PKEY_CTX_free>>;
 using SignaturePtr = std::unique_ptr<ECDSA_SIG, Deleter<ECDSA_SIG_free>>;
 

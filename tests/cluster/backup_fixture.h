@@ -34,23 +34,23 @@ class BackupRestoreTest : public ::testing::Test {
     EXPECT_TRUE(started.ok()) << started.status();
     return started.ok() ? cluster_.Await(started->job_id()) : v1::Job();
   }
-  v1::Job Restore(const std::string& folder) {
+  // The job's id; empty, and the test fails, if it was refused.
+  std::string StartRestore(const std::string& folder) {
     v1::StartRestoreRequest request;
     request.mutable_target()->set_directory(root_);
     request.set_folder(folder);
     const auto started = cluster_.jobs().StartRestore(cluster_.caller(), request);
     EXPECT_TRUE(started.ok()) << started.status();
-    return started.ok() ? cluster_.Await(started->job_id()) : v1::Job();
+    return started.ok() ? started->job_id() : "";
+  }
+  v1::Job Restore(const std::string& folder) {
+    const std::string id = StartRestore(folder);
+    return id.empty() ? v1::Job() : cluster_.Await(id);
   }
   // Until it has ended or waits for something it may wait for for a minute.
   v1::Job RestoreUntilItWaits(const std::string& folder) {
-    v1::StartRestoreRequest request;
-    request.mutable_target()->set_directory(root_);
-    request.set_folder(folder);
-    const auto started = cluster_.jobs().StartRestore(cluster_.caller(), request);
-    EXPECT_TRUE(started.ok()) << started.status();
     v1::GetJobRequest get;
-    get.set_id(started.ok() ? started->job_id() : "");
+    get.set_id(StartRestore(folder));
     v1::Job job;
     Eventually([&] {
       if (const auto now = cluster_.jobs().GetJob(cluster_.caller(), get); now.ok()) job = *now;
