@@ -108,7 +108,8 @@ void Combiner::Lead(Waiter& self) {
 }
 
 // Other callers of the same processor are often about to queue (they were woken by the batch before); one or
-// two turns for them make batches of 8 out of batches of 1. A caller who was alone last time waits for nobody.
+// two turns for them make batches of 8 out of batches of 1. A caller who was alone last time waits for
+// nobody.
 void Combiner::LetOthersQueue() {
   size_t before = queued_.load(std::memory_order_relaxed);
   if (before <= 1 && crowd_.load(std::memory_order_relaxed) <= 1) return;

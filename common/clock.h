@@ -10,12 +10,13 @@ namespace hsm {
 class Clock {
  public:
   virtual ~Clock() = default;
-  virtual absl::Time Now() const = 0;         // wall time: timestamps and retention dates only
-  virtual absl::Duration Uptime() const = 0;  // monotonic, counts suspend (CLOCK_BOOTTIME): leases, deadlines, backoff
-  // Waits until `ready` holds or `timeout` passes on this clock; returns whether `ready` holds. `changed` must be
-  // notified under `mutex` whenever `ready` may have become true.
-  virtual bool Await(Mutex& mutex, CondVar& changed, const std::function<bool()>& ready, absl::Duration timeout)
-      HSM_REQUIRES(mutex) = 0;
+  virtual absl::Time Now() const = 0;  // wall time: timestamps and retention dates only
+  // Monotonic and counts suspend (CLOCK_BOOTTIME): for leases, deadlines and backoff.
+  virtual absl::Duration Uptime() const = 0;
+  // Waits until `ready` holds or `timeout` passes on this clock; returns whether `ready` holds. `changed`
+  // must be notified under `mutex` whenever `ready` may have become true.
+  virtual bool Await(Mutex& mutex, CondVar& changed, const std::function<bool()>& ready,
+                     absl::Duration timeout) HSM_REQUIRES(mutex) = 0;
 };
 
 Clock& RealClock();

@@ -31,8 +31,8 @@ std::string_view ReasonName(v1::Reason reason);
 std::string_view ReasonHint(v1::Reason reason);
 
 struct ReasonFaces {
-  absl::StatusCode code;      // and the gRPC code, which has the same numbers
-  uint64_t pkcs11;            // CK_RV
+  absl::StatusCode code;  // and the gRPC code, which has the same numbers
+  uint64_t pkcs11;        // CK_RV
   int http;
   std::string_view rest_code;
 };

@@ -40,8 +40,8 @@ using PrincipalId = Id16<struct PrincipalTag>;  // a GUID, from urn:uuid: in the
 using BackupId = Id16<struct BackupIdTag>;
 using JobId = Id16<struct JobIdTag>;
 
-// 128 bits the caller chooses; the first 6 bytes are milliseconds since 1970 (big-endian), so that an id too old to
-// be remembered can be told from a new one.
+// 128 bits the caller chooses; the first 6 bytes are milliseconds since 1970 (big-endian), so that an id too
+// old to be remembered can be told from a new one.
 using OpId = Id16<struct OpIdTag>;
 int64_t OpIdTimeMs(const OpId& id);
 

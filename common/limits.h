@@ -8,8 +8,8 @@ namespace hsm::limits {
 // Requests.
 inline constexpr size_t kKeyNameBytesMax = 127;
 inline constexpr size_t kTagsMax = 15;
-inline constexpr size_t kTagBytesMax = 256;            // name, and value
-inline constexpr uint32_t kKeyVersionsMax = 100;       // of one key
+inline constexpr size_t kTagBytesMax = 256;       // name, and value
+inline constexpr uint32_t kKeyVersionsMax = 100;  // of one key
 inline constexpr size_t kCryptoDataBytesMax = 64 * 1024;
 inline constexpr size_t kAadBytesMax = 16 * 1024;
 inline constexpr size_t kHmacDataBytesMax = 16 * 1024;
@@ -22,7 +22,7 @@ inline constexpr size_t kErrorTextBytesMax = 1024;
 // Crypto streams.
 inline constexpr size_t kBatchOpsMax = 64;
 inline constexpr size_t kBatchBytesMax = 1024 * 1024;
-inline constexpr size_t kCombinerQueueMax = 4096;      // callers waiting in one process
+inline constexpr size_t kCombinerQueueMax = 4096;  // callers waiting in one process
 inline constexpr uint32_t kCryptoTimeoutMsDefault = 5'000;
 inline constexpr uint32_t kCryptoTimeoutMsMax = 60'000;
 
@@ -40,12 +40,13 @@ inline constexpr size_t kSyncRecordsPerCall = 200;
 inline constexpr size_t kBuckets = 256;
 
 // Store (shared by all engines, whatever they could do).
-inline constexpr size_t kStoreOpsMax = 96;             // operations, and guards, in one transaction
+inline constexpr size_t kStoreOpsMax = 96;  // operations, and guards, in one transaction
 inline constexpr size_t kStoreTransactionBytesMax = 1024 * 1024;
 inline constexpr size_t kStoreValueBytesMax = 256 * 1024;
 inline constexpr size_t kStoreKeyBytesMax = 512;
 inline constexpr size_t kStorePageMax = 500;
-inline constexpr size_t kStorePageBytesMax = 4 * 1024 * 1024;  // a page ends early, but has one record at least
+inline constexpr size_t kStorePageBytesMax =
+    4 * 1024 * 1024;  // a page ends early, but has one record at least
 
 // Backup.
 inline constexpr size_t kExportVersionsPerCall = 64;

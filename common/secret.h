@@ -5,8 +5,8 @@
 
 namespace hsm {
 
-// Bytes that must not be seen: PINs, plaintext the caller sent to be wrapped, AEAD keys. Move-only, wiped when
-// destroyed or overwritten, no printing. Opened only by Expose(), so that one grep finds every use.
+// Bytes that must not be seen: PINs, plaintext the caller sent to be wrapped, AEAD keys. Move-only, wiped
+// when destroyed or overwritten, no printing. Opened only by Expose(), so that one grep finds every use.
 class SecretBytes {
  public:
   SecretBytes() = default;

@@ -9,9 +9,9 @@
 
 namespace hsm {
 
-// A named thread, owned and joined by the class that runs the loop. Under a simulated scheduler (common/mutex.h) it
-// is one of that scheduler's threads. The body must end by itself soon after its owner asked it to; the destructor
-// joins.
+// A named thread, owned and joined by the class that runs the loop. Under a simulated scheduler
+// (common/mutex.h) it is one of that scheduler's threads. The body must end by itself soon after its owner
+// asked it to; the destructor joins.
 class Thread {
  public:
   Thread() = default;

@@ -53,7 +53,8 @@ class ClusterState {
   // behind on `uid`; the less loaded of two drawn by `random_bits`. -1 if none. Does not count the operation:
   // call Begin.
   int Pick(const KeyUid* uid, uint32_t tried, uint64_t random_bits);
-  // Whether a partition that is out for its errors only may be sent one operation now, to see whether it can come back.
+  // Whether a partition that is out for its errors only may be sent one operation now, to see whether it can
+  // come back.
   bool AdmitProbe(size_t index, const KeyUid* uid);
   void Begin(size_t index, uint32_t operations);
   // `ok` is false only for device failures and broken connections, never for the caller's mistakes.

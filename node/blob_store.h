@@ -86,14 +86,16 @@ class BlobBatch {
   struct DropDataSetOp {
     DataSet data_set;
   };
-  using Op = std::variant<SetStateOp, RaiseStateOp, HeadRow, VersionRow, ProvedOp, AttemptOp, TombstoneOp, QuarantineOp,
-                          ClearProvedOp, DropDataSetOp>;
+  using Op = std::variant<SetStateOp, RaiseStateOp, HeadRow, VersionRow, ProvedOp, AttemptOp, TombstoneOp,
+                          QuarantineOp, ClearProvedOp, DropDataSetOp>;
 
   void SetState(std::string name, std::string value) {
     ops_.push_back(SetStateOp{std::move(name), std::move(value)});
   }
   // A number that never falls, whatever order callers come in.
-  void RaiseState(std::string name, uint64_t number) { ops_.push_back(RaiseStateOp{std::move(name), number}); }
+  void RaiseState(std::string name, uint64_t number) {
+    ops_.push_back(RaiseStateOp{std::move(name), number});
+  }
   void PutHead(HeadRow row) { ops_.push_back(std::move(row)); }
   void PutVersion(VersionRow row) { ops_.push_back(std::move(row)); }
   void SetProved(DataSet data_set, const KeyUid& uid, const KeyVersion& version, bool proved,

@@ -1,7 +1,8 @@
 #pragma once
-// The seam to one token. Implementations: Pkcs11Token (any PKCS#11 module), FakeToken (OpenSSL, in tests/testing),
-// both held to tests/contract/token_contract_test.cc. Thread-safe; calls block until the token answers. A call cannot
-// be cancelled: the watchdog ends the process when one overruns. Device profiles wrap a Token (node/profile_token.h).
+// The seam to one token. Implementations: Pkcs11Token (any PKCS#11 module), FakeToken (OpenSSL, in
+// tests/testing), both held to tests/contract/token_contract_test.cc. Thread-safe; calls block until the
+// token answers. A call cannot be cancelled: the watchdog ends the process when one overruns. Device profiles
+// wrap a Token (node/profile_token.h).
 //
 // Handles (TokenKey) name session objects of this process: they die with it, are never stored and never sent.
 #include <cstdint>
@@ -23,11 +24,11 @@ using TokenKey = uint64_t;  // 0 = none
 
 // What an unwrapped or generated object may do; everything not named is off.
 enum class KeyUse : uint8_t {
-  kPolicy,      // as `operations` of the key's head allow
-  kRecordMac,   // domain bundle: HMAC-SHA-256 only
-  kManifest,    // domain bundle: ECDSA P-256 signing only
-  kTransit,     // no use at all but being wrapped: exporter and importer
-  kKeyWrap,     // A*KW: wrap and unwrap of callers' keys, only RFC 3394
+  kPolicy,     // as `operations` of the key's head allow
+  kRecordMac,  // domain bundle: HMAC-SHA-256 only
+  kManifest,   // domain bundle: ECDSA P-256 signing only
+  kTransit,    // no use at all but being wrapped: exporter and importer
+  kKeyWrap,    // A*KW: wrap and unwrap of callers' keys, only RFC 3394
 };
 struct ObjectPolicy {
   KeyUse use = KeyUse::kPolicy;
@@ -54,15 +55,17 @@ class Token {
   virtual TokenIdentity Identity() const = 0;
 
   // Session objects. Unwrap takes the KWP blob of a sealed record whose MAC has been checked.
-  // Errors: UNSUPPORTED (type or curve the token lacks, or cannot wrap: Ed25519 on SoftHSM 2.6), RECORD_CORRUPT
-  // (blob does not open), TOKEN_CAPACITY, TOKEN_FAILED.
+  // Errors: UNSUPPORTED (type or curve the token lacks, or cannot wrap: Ed25519 on SoftHSM 2.6),
+  // RECORD_CORRUPT (blob does not open), TOKEN_CAPACITY, TOKEN_FAILED.
   virtual absl::StatusOr<GeneratedKey> Generate(const KeySpec& spec, const ObjectPolicy& policy) = 0;
-  virtual absl::StatusOr<TokenKey> Unwrap(Kek kek, const KeySpec& spec, const ObjectPolicy& policy, ByteView wrapped) = 0;
+  virtual absl::StatusOr<TokenKey> Unwrap(Kek kek, const KeySpec& spec, const ObjectPolicy& policy,
+                                          ByteView wrapped) = 0;
   virtual absl::StatusOr<Bytes> Wrap(Kek kek, TokenKey key) = 0;
   virtual void Destroy(TokenKey key) = 0;
 
   // Private-key and secret-key operations. Sizes as in hsm/v1/mechanism.proto.
-  virtual absl::StatusOr<Bytes> Sign(TokenKey key, const KeySpec& spec, v1::Algorithm algorithm, ByteView data) = 0;
+  virtual absl::StatusOr<Bytes> Sign(TokenKey key, const KeySpec& spec, v1::Algorithm algorithm,
+                                     ByteView data) = 0;
   // RSA decrypt (also unwrapKey by OAEP). DECRYPTION_FAILED for bad padding.
   virtual absl::StatusOr<SecretBytes> RsaDecrypt(TokenKey key, const KeySpec& spec, v1::Algorithm algorithm,
                                                  ByteView ciphertext) = 0;
@@ -70,7 +73,8 @@ class Token {
   virtual absl::StatusOr<SecretBytes> GcmDecrypt(TokenKey key, ByteView ciphertext, ByteView iv, ByteView tag,
                                                  ByteView aad) = 0;
   virtual absl::StatusOr<Bytes> CbcEncrypt(TokenKey key, ByteView plaintext, ByteView iv, bool pad) = 0;
-  virtual absl::StatusOr<SecretBytes> CbcDecrypt(TokenKey key, ByteView ciphertext, ByteView iv, bool pad) = 0;
+  virtual absl::StatusOr<SecretBytes> CbcDecrypt(TokenKey key, ByteView ciphertext, ByteView iv,
+                                                 bool pad) = 0;
   // RFC 3394 under `key` (an object unwrapped with KeyUse::kKeyWrap): 16..512 bytes, a multiple of 8.
   virtual absl::StatusOr<Bytes> KeyWrap(TokenKey key, ByteView plaintext_key) = 0;
   virtual absl::StatusOr<SecretBytes> KeyUnwrap(TokenKey key, ByteView wrapped) = 0;
