@@ -106,7 +106,9 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"NumberForFlag", "name = \"a\"\nflag = 1\n", "x.toml:2: flag: must be true or false"},
         Mistake{"Missing", "number = 1\n", "name: is missing"},
         Mistake{"TableForList", "name = \"a\"\n[list]\n", "list: must be a list of tables"},
-        Mistake{"NotToml", "name = \n", "x.toml:1"}),
+        Mistake{"NotToml", "name = \n", "x.toml:1"},
+        Mistake{"BrokenHeader", "name = \"a\"\n[#", "x.toml: this is not TOML"},
+        Mistake{"BrokenListHeader", "[[[a]]]\n", "x.toml: this is not TOML"}),
     [](const auto& tested) { return std::string(tested.param.name); });
 
 TEST(ConfigTest, UnreadableFileIsAConfigurationError) {

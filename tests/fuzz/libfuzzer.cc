@@ -1,5 +1,7 @@
 // The entry points of libFuzzer; QHSM_FUZZ_TARGET names the target. One program for all: linking is the
 // longer part.
+#include <google/protobuf/stubs/logging.h>
+
 #include <cstdio>
 #include <cstdlib>
 
@@ -10,6 +12,7 @@ const hsm::fuzz::Target* target = nullptr;
 }
 
 extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  google::protobuf::SetLogHandler(nullptr);
   const char* name = std::getenv("QHSM_FUZZ_TARGET");
   target = hsm::fuzz::FindTarget(name == nullptr ? "" : name);
   if (target != nullptr) return 0;

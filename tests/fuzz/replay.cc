@@ -2,6 +2,7 @@
 // for any compiler.
 //   fuzz_replay CORPUS [--target NAME] [--mutations N] [--seed N]
 #include <fmt/format.h>
+#include <google/protobuf/stubs/logging.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -106,6 +107,7 @@ int Main(int argc, char** argv) {
       return 2;
     }
   }
+  google::protobuf::SetLogHandler(nullptr);  // it writes a line for every text that is no UTF-8
   fmt::print("seed {}\n", options.seed);
   for (const Target& target : Targets()) {
     if (!options.target.empty() && options.target != target.name) continue;
