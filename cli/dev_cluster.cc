@@ -130,12 +130,14 @@ constexpr char kHeading[] = "# Written by `qhsm dev up` at every start; changes 
 
 absl::StatusOr<std::string> NodeConfig(const DevCluster& cluster, const DevProcess& node) {
   std::string out = kHeading;
-  out += fmt::format(
-      "name = {}\nlisten = {}\ndata_dir = \"data\"\ncoordinators = [{}]\nhealing = \"automatic\"\n\n",
-      Quoted(node.name), Quoted(node.Address()), Quoted(cluster.coordinator.Address()));
+  out += fmt::format("name = {}\nlisten = {}\ndata_dir = \"data\"\ncoordinators = [{}]\nhealing = {}\n\n",
+                     Quoted(node.name), Quoted(node.Address()), Quoted(cluster.coordinator.Address()),
+                     Quoted(cluster.healing));
   out += TlsTable(cluster);
-  out += fmt::format("\n[token]\nmodule = {}\nlabel = {}\npin_file = \"pin\"\nso_pin_file = \"so-pin\"\n",
-                     Quoted(cluster.module), Quoted(node.name));
+  out += fmt::format("\n[token]\nmodule = {}\nlabel = {}\npin_file = \"pin\"\n", Quoted(cluster.module),
+                     Quoted(node.name));
+  // With "approved" the officer copies so-pin there for the time of a join.
+  out += fmt::format("so_pin_file = \"{}\"\n", cluster.healing == "automatic" ? "so-pin" : "so-pin-for-join");
   out += fmt::format("\n[token.environment]\nSOFTHSM2_CONF = {}\n",
                      Quoted(cluster.Folder(node) + "/softhsm2.conf"));
   out += "\n[peers]\n";
@@ -154,7 +156,7 @@ absl::StatusOr<std::string> CoordinatorConfig(const DevCluster& cluster) {
   std::string out = kHeading;
   out += fmt::format("name = {}\nlisten = {}\ndata_dir = \"data\"\n\n", Quoted(cluster.coordinator.name),
                      Quoted(cluster.coordinator.Address()));
-  out += fmt::format("[hsm]\nname = {}\nhealing = \"automatic\"\n\n", Quoted(cluster.name));
+  out += fmt::format("[hsm]\nname = {}\nhealing = {}\n\n", Quoted(cluster.name), Quoted(cluster.healing));
   out += TlsTable(cluster);
   for (const DevProcess& node : cluster.partitions) {
     HSM_ASSIGN_OR_RETURN(std::string hash, CertificateHash(cluster, node));

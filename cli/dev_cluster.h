@@ -23,9 +23,10 @@ struct DevProcess {
 };
 
 struct DevCluster {
-  std::string data;           // absolute
-  std::string name;           // of the HSM
-  std::string profile;        // "none", or a file in share/profiles
+  std::string data;     // absolute
+  std::string name;     // of the HSM
+  std::string profile;  // "none", or a file in share/profiles
+  std::string healing = "automatic";
   std::string module;         // PKCS#11 library of all partitions
   std::string administrator;  // GUID
   DevProcess coordinator;

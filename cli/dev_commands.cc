@@ -31,7 +31,7 @@ constexpr uint32_t kRestartsMax = 4;  // while coming up: then it will not
 constexpr size_t kLogTailBytes = 3000;
 
 struct DevArguments {
-  std::string data, profile = "none", module, process, signal = "KILL";
+  std::string data, profile = "none", healing = "automatic", module, process, signal = "KILL";
   std::optional<std::string> name;  // of an existing cluster: what it was made with
   std::optional<uint32_t> partitions;
   uint32_t coordinators = 1, port_base = 0;
@@ -111,6 +111,11 @@ absl::StatusOr<DevCluster> FindOrMake(const DevArguments& a, const std::string& 
     if (!CheckKeyName(name).ok()) {
       return Error(v1::REASON_INVALID_ARGUMENT, "--name takes 1 to 127 of 0-9 A-Z a-z and -");
     }
+    if (a.healing != "automatic") {
+      return Error(
+          v1::REASON_INVALID_ARGUMENT,
+          "a new cluster is made with --healing automatic; choose another one the next time it starts");
+    }
     return MakeDevCluster(
         data,
         {.name = name, .partitions = a.partitions.value_or(3), .profile = a.profile, .module = a.module});
@@ -144,6 +149,7 @@ absl::StatusOr<DevCluster> PrepareCluster(const DevArguments& a, const std::stri
   absl::StatusOr<DevCluster> cluster = FindOrMake(a, data);
   HSM_RETURN_IF_ERROR(cluster.status());
   cluster->profile = a.profile;
+  cluster->healing = a.healing;
   HSM_RETURN_IF_ERROR(ChoosePorts(*cluster, a.port_base));
   HSM_RETURN_IF_ERROR(WriteDevConfigs(*cluster));
   return cluster;
@@ -363,6 +369,9 @@ void AddDevCommands(Command& root) {
   up.Number("--coordinators", a->coordinators, "1");
   up.Text("--profile", a->profile,
           "give each partition the speed of an appliance: none, azure-managed-hsm, ...");
+  up.Text("--healing", a->healing,
+          "what a wiped partition gets its domain keys by: itself, or `qhsm partition approve`")
+      .OneOf({"automatic", "approved"});
   up.Text("--module", a->module, "PKCS#11 library of the partitions; SoftHSM if left out");
   up.Number("--port-base", a->port_base, "coordinator here, partitions after it; free ports if left out");
   up.Flag("--detach", a->detach, "return when all partitions are READY; otherwise it runs until Ctrl-C");

@@ -137,7 +137,8 @@ Json PartitionJson(const v1::PartitionStatus& partition) {
                        {"backend", TextOrNull(partition.backend())},
                        {"profile", TextOrNull(partition.profile())},
                        {"address", TextOrNull(partition.address())},
-                       {"token_serial", TextOrNull(partition.token_serial())}});
+                       {"token_serial", TextOrNull(partition.token_serial())},
+                       {"operations_total", figure(partition.operations_total())}});
 }
 
 Json StatusJson(const v1::HsmStatus& status) {

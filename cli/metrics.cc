@@ -70,6 +70,8 @@ void PartitionMetrics(std::string& out, const v1::HsmStatus& status) {
        [](const auto& p) { return p.keys(); });
   each("qhsm_partition_proved_key_versions", "gauge", "Of them, those it has proved",
        [](const auto& p) { return p.proved(); });
+  each("qhsm_partition_operations_total", "counter", "Operations with keys since its process started",
+       [](const auto& p) { return p.operations_total(); });
   each("qhsm_partition_operations_per_second", "gauge", "Operations with keys, over the last second or more",
        [](const auto& p) { return p.ops_per_second(); });
   each("qhsm_partition_in_flight", "gauge", "Operations sent to it and not answered yet",

@@ -99,14 +99,25 @@ absl::Status Resume(const StatusArguments& a) {
   return absl::OkStatus();
 }
 
+// The name in a node's certificate: URI urn:qhsm:node:NAME.
+absl::StatusOr<std::string> NodeNameOf(const Certificate& certificate, const std::string& file) {
+  constexpr std::string_view kPrefix = "urn:qhsm:node:";
+  for (const std::string& uri : certificate.Uris()) {
+    if (uri.starts_with(kPrefix)) return uri.substr(kPrefix.size());
+  }
+  return Error(v1::REASON_INVALID_ARGUMENT, file + " is not a partition's certificate");
+}
+
 absl::Status Approve(const StatusArguments& a) {
   HSM_ASSIGN_OR_RETURN(Certificate sponsor, Certificate::FromFile(a.certificate));
+  HSM_ASSIGN_OR_RETURN(std::string sponsor_name, NodeNameOf(sponsor, a.certificate));
   HSM_ASSIGN_OR_RETURN(SecretBytes pin, ReadSecretFile(a.pin_file, 256));
   HSM_ASSIGN_OR_RETURN(Bytes sealed, EncryptTo(sponsor.Spki(), kSoPinPurpose, pin));
   v1::ApprovePartitionRequest request;
   request.set_name(a.name);
   request.set_fingerprint(a.fingerprint);
   request.set_sealed_so_pin(ToString(sealed));
+  request.set_sponsor(sponsor_name);
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   HSM_ASSIGN_OR_RETURN(v1::PartitionResponse response, client->ApprovePartition(request));
   PrintPartition(response.partition());

@@ -269,6 +269,17 @@ absl::StatusOr<VersionRecord> DecodeVersion(ByteView body) {
   return version;
 }
 
+KeyHead Narrowed(KeyHead head, const KeyHead& later) {
+  head.enabled = head.enabled && later.enabled;
+  head.operations &= later.operations;
+  if (later.not_before && (!head.not_before || *later.not_before > *head.not_before)) {
+    head.not_before = later.not_before;
+  }
+  if (later.expires && (!head.expires || *later.expires < *head.expires)) head.expires = later.expires;
+  head.purge_protection = head.purge_protection || later.purge_protection;
+  return head;
+}
+
 Bytes MacInput(std::string_view purpose, const HsmId& hsm, uint32_t mac_generation, ByteView body) {
   Writer w("QHM1");
   w.String(View(purpose));

@@ -190,7 +190,7 @@ absl::StatusOr<rpc::DomainBundle> Healer::FindOrMakeDomain(const rpc::StoredHsm&
 }
 
 // READY, and another READY one stays to serve meanwhile, unless there are no keys to serve yet.
-absl::StatusOr<size_t> Healer::ChooseSponsor(size_t joiner) const {
+absl::StatusOr<size_t> Healer::ChooseSponsor(size_t joiner, std::optional<size_t> wanted) const {
   std::vector<size_t> ready;
   for (size_t i = 0; i < core_.cluster.size(); ++i) {
     if (i != joiner && core_.cluster.IsReady(i)) ready.push_back(i);
@@ -199,6 +199,11 @@ absl::StatusOr<size_t> Healer::ChooseSponsor(size_t joiner) const {
   if (ready.size() < need) {
     return Error(v1::REASON_NO_PARTITION, "a hand-over needs " + std::to_string(need) +
                                               " READY partitions, " + std::to_string(ready.size()) + " are");
+  }
+  if (wanted.has_value()) {
+    if (std::find(ready.begin(), ready.end(), *wanted) != ready.end()) return *wanted;
+    return Error(v1::REASON_NO_PARTITION,
+                 "a hand-over from " + core_.cluster.name(*wanted) + " is approved, but it is not READY");
   }
   return *std::min_element(ready.begin(), ready.end(), [this](size_t a, size_t b) {
     auto cost = [this](size_t i) {
@@ -219,9 +224,10 @@ absl::Status Healer::Heal(size_t index) {
   if (core_.config.healing == HealingPolicy::kApproved && !joiner.approved.has_value()) {
     return Error(v1::REASON_NOT_ACTIVE, "has no domain keys: approve it with `qhsm partition approve " +
                                             core_.cluster.name(index) + " --fingerprint " +
-                                            joiner.fingerprint + "`");
+                                            joiner.fingerprint +
+                                            " --sponsor-certificate FILE --so-pin-file FILE`");
   }
-  HSM_ASSIGN_OR_RETURN(size_t sponsor, ChooseSponsor(index));
+  HSM_ASSIGN_OR_RETURN(size_t sponsor, ChooseSponsor(index, joiner.sponsor));
   absl::Status status = HandOver(index, sponsor, joiner);
   MutexLock lock(mutex_);
   joiners_.erase(index);  // a join key is used once
@@ -294,6 +300,14 @@ absl::StatusOr<rpc::Handover> Healer::AwaitHandover(size_t sponsor, const std::s
 absl::Status Healer::Approve(const v1::ApprovePartitionRequest& request) {
   std::optional<size_t> index = core_.cluster.IndexOf(request.name());
   if (!index.has_value()) return Error(v1::REASON_NOT_FOUND, "there is no partition " + request.name());
+  std::optional<size_t> sponsor;
+  if (!request.sponsor().empty()) {
+    sponsor = core_.cluster.IndexOf(request.sponsor());
+    if (!sponsor.has_value())
+      return Error(v1::REASON_NOT_FOUND, "there is no partition " + request.sponsor());
+    if (sponsor == index)
+      return Error(v1::REASON_INVALID_ARGUMENT, "a partition hands nothing over to itself");
+  }
   MutexLock lock(mutex_);
   auto found = joiners_.find(*index);
   if (found == joiners_.end()) {
@@ -303,6 +317,7 @@ absl::Status Healer::Approve(const v1::ApprovePartitionRequest& request) {
     return Error(v1::REASON_CONFLICT, "the join key of " + request.name() + " has another fingerprint");
   }
   found->second.approved = request.sealed_so_pin();
+  found->second.sponsor = sponsor;
   return absl::OkStatus();
 }
 

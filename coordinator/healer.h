@@ -29,6 +29,7 @@ class Healer {
     std::string fingerprint;              // hex SHA-256 of the join key's public part
     uint64_t incarnation = 0;             // of the process that made it
     std::optional<std::string> approved;  // the sealed SO PIN; empty text = none needed
+    std::optional<size_t> sponsor;        // who can open it; none = whoever is least loaded
   };
   absl::Status Bootstrap();
   absl::Status Provision();
@@ -37,7 +38,7 @@ class Healer {
       std::vector<size_t> joiners, const HsmId& hsm, std::optional<size_t> maker = std::nullopt);
   std::optional<Joiner> Known(size_t index);
   absl::Status Heal(size_t index);
-  absl::StatusOr<size_t> ChooseSponsor(size_t joiner) const;
+  absl::StatusOr<size_t> ChooseSponsor(size_t joiner, std::optional<size_t> wanted) const;
   absl::Status HandOver(size_t joiner, size_t sponsor, const Joiner& details);
   absl::StatusOr<rpc::Handover> AwaitHandover(size_t sponsor, const std::string& id);
   void Pause(absl::Duration time);

@@ -243,9 +243,16 @@ TEST_F(HealerTest, WithoutApprovalNothingIsHandedOver) {
   std::string message = coordinator_->Status().partitions(1).message();
   size_t at = message.find("--fingerprint ") + 14;
   request.set_fingerprint(message.substr(at, 64));
+  // The PIN is sealed to one sponsor, so that one it is, however loaded the others are.
+  request.set_sponsor("p9");
+  EXPECT_THAT(coordinator_->ApprovePartition(caller_, request), HasReason(v1::REASON_NOT_FOUND));
+  request.set_sponsor("p2");
+  EXPECT_THAT(coordinator_->ApprovePartition(caller_, request), HasReason(v1::REASON_INVALID_ARGUMENT));
+  request.set_sponsor("p3");
   EXPECT_THAT(coordinator_->ApprovePartition(caller_, request), IsOk());
   EXPECT_TRUE(AllReady());
-  EXPECT_EQ(nodes_[0]->pin + nodes_[2]->pin, "sealed");
+  EXPECT_EQ(nodes_[0]->pin, "");
+  EXPECT_EQ(nodes_[2]->pin, "sealed");
   request.set_name("p1");
   EXPECT_THAT(coordinator_->ApprovePartition(caller_, request), HasReason(v1::REASON_CONFLICT));
 }

@@ -22,22 +22,24 @@ constexpr absl::Duration kServingWait = absl::Minutes(2);
 constexpr size_t kRollbackKeysPerStep = 256;
 constexpr int kNewIncarnationsListedMax = 500;
 
-// Merkle root and counts of one data set as the store has it.
+// Merkle root and counts of one data set as the store has it. `as_expected` changes a key's records to what
+// is to be counted, or answers false for a key that is not.
 struct Inventory {
   Sha256Hash root{};
   uint64_t keys = 0, versions = 0;
 };
-absl::StatusOr<Inventory> InventoryOf(Catalogue& catalogue, DataSet data_set,
-                                      const std::function<bool(const KeyHead&)>& counts) {
+absl::StatusOr<Inventory> InventoryOf(
+    Catalogue& catalogue, DataSet data_set,
+    const std::function<absl::StatusOr<bool>(rpc::KeyRecords&)>& as_expected) {
   HSM_ASSIGN_OR_RETURN(std::unique_ptr<CatalogueSnapshot> snapshot, catalogue.Snapshot());
   MerkleTree tree;
   Inventory inventory;
   for (std::string after;;) {
     HSM_ASSIGN_OR_RETURN(CatalogueKeys page, snapshot->Keys(data_set, after, 200));
-    for (const CatalogueKey& key : page.keys) {
-      if (counts != nullptr) {
-        HSM_ASSIGN_OR_RETURN(const KeyHead head, DecodeHead(key.records.head()));
-        if (!counts(head)) continue;
+    for (CatalogueKey& key : page.keys) {
+      if (as_expected != nullptr) {
+        HSM_ASSIGN_OR_RETURN(const bool counts, as_expected(key.records));
+        if (!counts) continue;
       }
       HSM_ASSIGN_OR_RETURN(const Bytes leaf, InventoryLeafOf(key.records));
       tree.Add(leaf);
@@ -191,6 +193,28 @@ absl::Status RestoreJob::CheckUnchanged() {
   }
 }
 
+// For a roll-back that discards changes: what was revoked since the switch stays revoked (a disabled key
+// stays disabled, narrowed operations and dates stay narrow). Nothing can change any more while this is read.
+absl::Status RestoreJob::FindRevocations() {
+  if (revocations_) return absl::OkStatus();
+  std::map<KeyUid, rpc::SealedRecord> found;
+  const HsmViewPtr view = core_.state.View();
+  HSM_ASSIGN_OR_RETURN(std::unique_ptr<CatalogueSnapshot> snapshot, core_.catalogue.Snapshot());
+  for (std::string after;;) {
+    HSM_ASSIGN_OR_RETURN(CatalogueKeys page, snapshot->Keys(view->data_set, after, 200));
+    for (const CatalogueKey& key : page.keys) {
+      if (key.head_revision <= static_cast<StoreRevision>(state_.undone_revision())) continue;
+      HSM_ASSIGN_OR_RETURN(const KeyHead head, DecodeHead(key.records.head()));
+      found[head.uid] = key.records.head();
+    }
+    if (!page.more || page.keys.empty()) break;
+    after = page.keys.back().name;
+  }
+  if (HSM_MUTANT("rollback-forgets-revocations")) found.clear();
+  revocations_ = std::move(found);
+  return absl::OkStatus();
+}
+
 // --- load --------------------------------------------------------------------------------------------------
 
 absl::StatusOr<JobProgress> RestoreJob::Load(JobRow& row) {
@@ -219,6 +243,7 @@ absl::StatusOr<bool> RestoreJob::LoadChunk(JobRow& row) {
 
 // The replaced data set, exported and opened again without touching a target.
 absl::StatusOr<bool> RestoreJob::LoadReplaced(JobRow& row) {
+  HSM_RETURN_IF_ERROR(FindRevocations());
   HSM_ASSIGN_OR_RETURN(std::unique_ptr<CatalogueSnapshot> snapshot, core_.catalogue.Snapshot());
   HSM_ASSIGN_OR_RETURN(CatalogueKeys page,
                        snapshot->Keys(state_.from(), state_.after(), kRollbackKeysPerStep));
@@ -289,6 +314,10 @@ absl::Status RestoreJob::LoadKeys(JobRow& row, std::vector<RestoreLoader::Item> 
         if (result.new_incarnations_size() < kNewIncarnationsListedMax)
           result.add_new_incarnations(head.name);
       }
+      if (state_.rollback()) {
+        const auto later = revocations_->find(head.uid);
+        if (later != revocations_->end()) items[i].narrowed_by = later->second;
+      }
       versions += static_cast<uint64_t>(items[i].key.versions_size());
       wanted.push_back(std::move(items[i]));
     }
@@ -303,26 +332,38 @@ absl::Status RestoreJob::LoadKeys(JobRow& row, std::vector<RestoreLoader::Item> 
 
 // --- compare and switch ------------------------------------------------------------------------------------
 
+// What a roll-back has to have loaded: the replaced keys without those purged since, less what was revoked.
+absl::StatusOr<std::string> RestoreJob::RootOfReplaced() {
+  HSM_RETURN_IF_ERROR(FindRevocations());
+  std::map<KeyUid, uint32_t> purged;
+  HSM_ASSIGN_OR_RETURN(std::unique_ptr<CatalogueSnapshot> snapshot, core_.catalogue.Snapshot());
+  for (std::string after;;) {
+    HSM_ASSIGN_OR_RETURN(auto page, snapshot->Tombstones(after, 200));
+    for (const auto& tombstone : page.rows) {
+      purged[*KeyUid::From(tombstone.value.uid())] = tombstone.value.incarnation();
+    }
+    if (!page.more || page.rows.empty()) break;
+    after = page.rows.back().key;
+  }
+  auto as_expected = [&](rpc::KeyRecords& records) -> absl::StatusOr<bool> {
+    HSM_ASSIGN_OR_RETURN(const KeyHead head, DecodeHead(records.head()));
+    const auto tombstone = purged.find(head.uid);
+    if (tombstone != purged.end() && tombstone->second >= head.incarnation) return false;
+    const auto later = revocations_->find(head.uid);
+    if (later == revocations_->end()) return true;
+    HSM_ASSIGN_OR_RETURN(const KeyHead revoked, DecodeHead(later->second));
+    records.mutable_head()->set_body(ToString(Encode(Narrowed(head, revoked))));
+    return true;
+  };
+  HSM_ASSIGN_OR_RETURN(const Inventory replaced, InventoryOf(core_.catalogue, state_.from(), as_expected));
+  return std::string(StringView(replaced.root));
+}
+
 absl::StatusOr<JobProgress> RestoreJob::Compare(JobRow& row) {
   HSM_ASSIGN_OR_RETURN(const Inventory loaded, InventoryOf(core_.catalogue, state_.data_set(), nullptr));
   std::string root = state_.merkle_root();
   if (state_.rollback()) {
-    std::map<KeyUid, uint32_t> purged;
-    HSM_ASSIGN_OR_RETURN(std::unique_ptr<CatalogueSnapshot> snapshot, core_.catalogue.Snapshot());
-    for (std::string after;;) {
-      HSM_ASSIGN_OR_RETURN(auto page, snapshot->Tombstones(after, 200));
-      for (const auto& tombstone : page.rows) {
-        purged[*KeyUid::From(tombstone.value.uid())] = tombstone.value.incarnation();
-      }
-      if (!page.more || page.rows.empty()) break;
-      after = page.rows.back().key;
-    }
-    HSM_ASSIGN_OR_RETURN(const Inventory replaced,
-                         InventoryOf(core_.catalogue, state_.from(), [&](const KeyHead& head) {
-                           const auto tombstone = purged.find(head.uid);
-                           return tombstone == purged.end() || tombstone->second < head.incarnation;
-                         }));
-    root.assign(reinterpret_cast<const char*>(replaced.root.data()), replaced.root.size());
+    HSM_ASSIGN_OR_RETURN(root, RootOfReplaced());
   }
   if (StringView(loaded.root) != root) {
     return Error(v1::REASON_BACKUP_INVALID, "what was loaded is not what the backup holds");

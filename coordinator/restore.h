@@ -10,6 +10,7 @@
 // replaced data set as its source: data set numbers never fall, so its keys are sealed anew under a higher
 // one. Not thread-safe.
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 
@@ -39,10 +40,12 @@ class RestoreJob {
   absl::Status CheckGate();
   absl::StatusOr<JobProgress> Enter(JobRow& row);
   absl::Status CheckUnchanged();
+  absl::Status FindRevocations();
   absl::StatusOr<JobProgress> Load(JobRow& row);
   absl::StatusOr<bool> LoadChunk(JobRow& row);
   absl::StatusOr<bool> LoadReplaced(JobRow& row);
   absl::Status LoadKeys(JobRow& row, std::vector<RestoreLoader::Item> items);
+  absl::StatusOr<std::string> RootOfReplaced();
   absl::StatusOr<JobProgress> Compare(JobRow& row);
   absl::StatusOr<JobProgress> Switch(JobRow& row);
   absl::Status SaveState(JobRow& row);
@@ -59,6 +62,8 @@ class RestoreJob {
   std::unique_ptr<BackupStorage> target_;
   std::unique_ptr<BackupReader> reader_;
   bool open_ = false;
+  std::optional<std::map<KeyUid, rpc::SealedRecord>>
+      revocations_;                     // roll-back: heads changed since the switch
   std::optional<Deadline> serving_by_;  // how long the end of a made switch is waited for
 };
 

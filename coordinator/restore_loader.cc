@@ -149,6 +149,7 @@ absl::StatusOr<std::vector<rpc::KeyRecords>> RestoreLoader::Import(const std::ve
           for (int v = 0; v < part.count; ++v)
             *key.add_versions() = items[part.item].key.versions(part.first + v);
           request.add_incarnations(items[part.item].incarnation);
+          *request.add_narrowed_by() = items[part.item].narrowed_by;
         }
         HSM_ASSIGN_OR_RETURN(answers[call], core_.cluster.client(partition).Import(request, kImportTimeout));
         if (static_cast<size_t>(answers[call].records_size()) != calls[call].size()) {

@@ -22,6 +22,8 @@ class RestoreLoader {
   struct Item {
     rpc::BackupKey key;
     uint32_t incarnation = 0;  // 0 = as in the backup
+    // A later head of the same key: what it does not allow is not given back. Empty = none.
+    rpc::SealedRecord narrowed_by;
   };
   // All of `items`, or an error after which the same call is to be made again. NO_QUORUM when fewer than W
   // partitions have taken and proved them.

@@ -53,6 +53,7 @@ v1::PartitionStatus ShowPartition(const PartitionView& view) {
   out.set_address(view.heartbeat.address());
   out.set_in_flight(view.in_flight);
   out.set_token_serial(view.heartbeat.token_serial());
+  out.set_operations_total(view.heartbeat.total_ops());
   return out;
 }
 

@@ -55,10 +55,6 @@ absl::StatusOr<NodeConfig> NodeConfig::Load(const std::string& path) {
   tls.RequirePath("certificate", out.tls.certificate);
   tls.RequirePath("key", out.tls.key);
   ReadToken(file.Table("token"), out.token);
-  // The SO PIN beside the user PIN is the KEK in plaintext for whoever reads both: only where that is agreed.
-  if (!out.token.so_pin_file.empty() && out.healing != "automatic") {
-    file.Fail("token", "so_pin_file is allowed with healing = \"automatic\" only");
-  }
   ReadPeers(file, out.peers);
   Config limits = file.Table("limits");
   limits.Read("workers", out.limits.workers);

@@ -87,6 +87,9 @@ absl::StatusOr<rpc::ImportResponse> Exporter::Import(const rpc::ImportRequest& r
     return Error(v1::REASON_INVALID_ARGUMENT,
                  "an import names its data set, and one incarnation for each key or none");
   }
+  if (request.narrowed_by_size() != 0 && request.narrowed_by_size() != request.keys_size()) {
+    return Error(v1::REASON_INVALID_ARGUMENT, "an import narrows each key or none");
+  }
   rpc::ImportResponse response;
   size_t versions = 0;
   for (int i = 0; i < request.keys_size(); ++i) {
@@ -101,6 +104,13 @@ absl::StatusOr<rpc::ImportResponse> Exporter::Import(const rpc::ImportRequest& r
     }
     if (incarnation != 0) head.incarnation = incarnation;
     head.data_set = request.data_set();
+    if (request.narrowed_by_size() != 0 && !request.narrowed_by(i).body().empty()) {
+      HSM_ASSIGN_OR_RETURN(const KeyHead later, core_.sealer->OpenHead(request.narrowed_by(i)));
+      if (later.uid != head.uid) {
+        return Error(v1::REASON_INVALID_ARGUMENT, "a key is narrowed by a head of its own only");
+      }
+      head = Narrowed(std::move(head), later);
+    }
     if (head.state != KeyState::kTombstone && head.incarnation <= core_.TombstonedIncarnation(head.uid)) {
       return Error(v1::REASON_TOMBSTONED,
                    "the key '" + head.name + "' was purged: it comes back as a new incarnation only");

@@ -111,6 +111,26 @@ TEST_F(ExporterTest, APurgedKeyComesBackOnlyAsANewIncarnation) {
   EXPECT_EQ(DecodeVersion(imported->records(0).versions(0))->incarnation, 2u);
 }
 
+TEST_F(ExporterTest, ALaterHeadNarrowsAnImportedKeyAndOnlyItsOwn) {
+  auto key = *node_.Create("k");
+  auto other = *node_.Create("other");
+  auto exported = *node_->Export(ExportOf({key}));
+  rpc::ImportRequest request = ImportOf(exported);
+  *request.add_narrowed_by() = other.head();
+  EXPECT_EQ(ReasonOf(node_->Import(request).status()), v1::REASON_INVALID_ARGUMENT);
+  (*request.mutable_narrowed_by(0)->mutable_body())[60] ^= 1;
+  EXPECT_EQ(ReasonOf(node_->Import(request).status()), v1::REASON_RECORD_CORRUPT)
+      << "not sealed by the domain";
+  rpc::SetAttributes disable;
+  disable.set_enabled(false);
+  *request.mutable_narrowed_by(0) = *node_.Change(key, disable);
+  auto imported = node_->Import(request);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  EXPECT_FALSE(DecodeHead(imported->records(0).head())->enabled);
+  *request.mutable_narrowed_by(0) = rpc::SealedRecord();
+  EXPECT_TRUE(DecodeHead(node_->Import(request)->records(0).head())->enabled);
+}
+
 TEST_F(ExporterTest, AManifestIsSignedForGenuineReceiptsOnlyAndRecognised) {
   auto key = *node_.Create("k");
   auto exported = *node_->Export(ExportOf({key}));

@@ -152,6 +152,16 @@ absl::Status Lifecycle::OpenJoined(const rpc::DomainBundle& bundle) {
 }
 
 absl::Status Lifecycle::OpenToken(const rpc::DomainBundle& bundle) {
+  // The SO PIN beside the user PIN is the KEKs in plaintext for whoever reads both: only where that is
+  // agreed.
+  if (config_.healing != "automatic" && !config_.token.so_pin_file.empty() &&
+      FileExists(config_.token.so_pin_file)) {
+    return Error(
+        v1::REASON_CONFIG_INVALID,
+        "the SO PIN is in " + config_.token.so_pin_file +
+            ": with healing = \"approved\" it may be there only until this partition has made its join "
+            "key. Remove it and start again");
+  }
   HSM_ASSIGN_OR_RETURN(token_lock_, TokenLock::Take(config_.data_dir));
   HSM_ASSIGN_OR_RETURN(token_, Pkcs11Token::Open(config_.token));
   if (!token_->HasKeks()) return Error(v1::REASON_NOT_ACTIVE, "the token has no domain keys");

@@ -40,6 +40,49 @@ TEST_F(BackupRestoreTest, RollBackRefusesToLoseChangesUnlessToldTo) {
   EXPECT_THAT(cluster_.Names(), ElementsAre("k000"));
 }
 
+// A roll-back may throw changes away, but gives nothing back that was taken away.
+TEST_F(BackupRestoreTest, RollBackKeepsWhatWasRevokedSince) {
+  ASSERT_TRUE(cluster_.Create("disabled").ok());
+  ASSERT_TRUE(cluster_.Create("narrowed").ok());
+  ASSERT_TRUE(cluster_.Create("ended").ok());
+  ASSERT_TRUE(cluster_.Create("untouched").ok());
+  ASSERT_TRUE(cluster_.Create("tagged").ok());
+  const std::string folder = Backup().backup().folder();
+  ASSERT_EQ(Restore(folder).status(), v1::JOB_STATUS_SUCCEEDED);
+  auto change = [&](const std::string& name, auto fill) {
+    v1::SetKeyAttributesRequest request;
+    request.set_name(name);
+    fill(request);
+    const auto changed = cluster_.coordinator().SetKeyAttributes(cluster_.caller(), request);
+    ASSERT_TRUE(changed.ok()) << changed.status();
+  };
+  change("disabled", [](auto& r) { r.set_enabled(false); });
+  change("narrowed", [](auto& r) {
+    r.set_set_operations(true);
+    r.add_operations(v1::KEY_OPERATION_VERIFY);
+  });
+  change("ended", [](auto& r) { r.set_expires(1'000'000); });
+  change("tagged", [](auto& r) {
+    r.set_set_tags(true);
+    (*r.mutable_tags())["a"] = "b";
+  });
+  v1::RollbackRestoreRequest request;
+  request.set_discard_changes(true);
+  const auto rolled = cluster_.jobs().RollbackRestore(cluster_.caller(), request);
+  ASSERT_TRUE(rolled.ok()) << rolled.status();
+  auto head = [&](const std::string& name) { return cluster_.coordinator().core().table.Find(name)->head; };
+  EXPECT_FALSE(head("disabled").enabled);
+  EXPECT_EQ(head("narrowed").operations, Bit(v1::KEY_OPERATION_VERIFY));
+  EXPECT_EQ(head("ended").expires, 1'000'000);
+  EXPECT_TRUE(head("untouched").enabled);
+  EXPECT_TRUE(head("tagged").tags.empty()) << "that was to be discarded";
+  ASSERT_TRUE(cluster_.AwaitReady(3));
+  for (size_t p = 0; p < 3; ++p) {
+    EXPECT_EQ(cluster_.Use(p, "disabled").reason(), v1::REASON_KEY_DISABLED) << p;
+    EXPECT_EQ(cluster_.Use(p, "untouched").reason(), v1::REASON_UNSPECIFIED) << p;
+  }
+}
+
 TEST_F(BackupRestoreTest, KeysThatPartitionsCannotProveDoNotServe) {
   ASSERT_TRUE(cluster_.Create("ec", v1::KEY_TYPE_EC_HSM).ok());
   const std::string folder = Backup().backup().folder();

@@ -85,6 +85,9 @@ TEST_F(CliCommandsTest, ARestoreIsRolledBackAndJobsAreListed) {
   EXPECT_EQ(At(refused.Document(), "error.code"), "CONFLICT") << refused.out;
   EXPECT_EQ(At(cluster_->Answer({"restore", "rollback", "--discard-changes"}), "status"), "rolled_back");
   cluster_->Answer({"key", "sign", "--name", "after", "--algorithm", "ES256", "--digest", kDigest});
+  Ended revoked = cluster_->Qhsm(
+      {"key", "sign", "--name", "before", "--algorithm", "ES256", "--digest", kDigest, "-o", "json"});
+  EXPECT_EQ(At(revoked.Document(), "error.code"), "KEY_DISABLED") << "a roll-back gives nothing back";
   Json jobs = cluster_->Answer({"job", "list"});
   EXPECT_GE(jobs.Find("jobs")->items().size(), 3u);
   EXPECT_TRUE(Has(cluster_->Qhsm({"audit", "show"}).out, "SwitchDataSet"));
@@ -96,6 +99,7 @@ TEST_F(CliCommandsTest, MetricsAreWhatPrometheusReads) {
   ASSERT_EQ(ended.exit_code, 0) << ended.err;
   EXPECT_TRUE(Has(ended.out, "qhsm_quorum_have{hsm=\"test\"} 3\n")) << ended.out;
   EXPECT_TRUE(Has(ended.out, "qhsm_partition_state{hsm=\"test\",partition=\"p2\",state=\"READY\"} 1\n"));
+  EXPECT_TRUE(Has(ended.out, "# TYPE qhsm_partition_operations_total counter\n"));
   EXPECT_TRUE(Has(ended.out, "profile=\"luna-a790\""));
   // Each line is a comment or NAME{LABELS} VALUE, and each name was announced by a TYPE line before.
   std::istringstream lines(ended.out);
