@@ -11,6 +11,11 @@
 
 namespace hsm {
 
+namespace limits {
+inline constexpr size_t kProofsPerCall = 32;    // challenges in one Prove
+inline constexpr size_t kInstallsPerCall = 16;  // items in one Install or Activate
+}  // namespace limits
+
 // What a proof of one key version covers; 32 bytes, the SHA-256 of all fields. `node` is empty for symmetric
 // keys, so that equal keys give equal answers on two nodes. Signing keys sign exactly these bytes as a
 // digest: raw ECDSA (r||s), RSA PKCS#1 v1.5 with the SHA-256 DigestInfo.

@@ -97,6 +97,9 @@ class ClusterState {
   // Keys a partition missed a change of; it gets no operations on them until they are repaired. Each mark has
   // a stamp, so that a repair begun earlier does not clear a later miss.
   void MarkBehind(size_t index, const KeyUid& uid);
+  size_t BehindCount(size_t index) const {
+    return slots_[index]->behind_count.load(std::memory_order_acquire);
+  }
   std::vector<std::pair<KeyUid, uint64_t>> Behind(size_t index) const;
   void ClearBehind(size_t index, const std::vector<std::pair<KeyUid, uint64_t>>& repaired);
 

@@ -43,6 +43,16 @@ class FanOut {
         targets, [call = std::move(call)](size_t, size_t index) { return call(index); }, std::move(enough),
         grace, timeout);
   }
+  // The same, where the answers come by other ways: `start(i, targets[i], done)` must not block, and `done`
+  // is called once, from any thread, with nothing if there will be no answer.
+  template <typename Answer>
+  using Done = std::function<void(std::optional<Answer>)>;
+  template <typename Answer>
+  std::vector<std::optional<Answer>> Collect(
+      const std::vector<size_t>& targets,
+      const std::function<void(size_t place, size_t index, Done<Answer> done)>& start,
+      std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
+      absl::Duration timeout);
   // The same, waiting for all.
   template <typename Answer>
   std::vector<std::optional<Answer>> GatherAll(const std::vector<size_t>& targets,
@@ -70,6 +80,20 @@ std::vector<std::optional<Answer>> FanOut::GatherPlaces(
     const std::vector<size_t>& targets, std::function<Answer(size_t place, size_t index)> call,
     std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
     absl::Duration timeout) {
+  auto shared_call = std::make_shared<std::function<Answer(size_t, size_t)>>(std::move(call));
+  auto start = [this, &shared_call](size_t place, size_t index, Done<Answer> done) {
+    auto work = [shared_call, place, index, done] { done((*shared_call)(place, index)); };
+    if (!Post(index, std::move(work))) done(std::nullopt);
+  };
+  return Collect<Answer>(targets, start, std::move(enough), grace, timeout);
+}
+
+template <typename Answer>
+std::vector<std::optional<Answer>> FanOut::Collect(
+    const std::vector<size_t>& targets,
+    const std::function<void(size_t place, size_t index, Done<Answer> done)>& start,
+    std::function<bool(const std::vector<std::optional<Answer>>&)> enough, absl::Duration grace,
+    absl::Duration timeout) {
   struct Shared {
     Mutex mutex;
     CondVar changed;
@@ -78,24 +102,18 @@ std::vector<std::optional<Answer>> FanOut::GatherPlaces(
     bool closed HSM_GUARDED_BY(mutex) = false;
   };
   auto shared = std::make_shared<Shared>();
-  auto shared_call = std::make_shared<std::function<Answer(size_t, size_t)>>(std::move(call));
   {
     MutexLock lock(shared->mutex);
     shared->answers.resize(targets.size());
     shared->open = targets.size();
   }
   for (size_t i = 0; i < targets.size(); ++i) {
-    bool posted = Post(targets[i], [shared, shared_call, i, index = targets[i]] {
-      Answer answer = (*shared_call)(i, index);
+    start(i, targets[i], [shared, i](std::optional<Answer> answer) {
       MutexLock lock(shared->mutex);
-      if (!shared->closed) shared->answers[i].emplace(std::move(answer));
+      if (!shared->closed && answer.has_value()) shared->answers[i].emplace(*std::move(answer));
       --shared->open;
       shared->changed.NotifyAll();
     });
-    if (!posted) {
-      MutexLock lock(shared->mutex);
-      --shared->open;
-    }
   }
   MutexLock lock(shared->mutex);
   Deadline deadline(clock_, timeout);

@@ -83,7 +83,7 @@ void Maintenance::RunPartition(size_t index) {
   Loop& loop = *loops_[index];
   while (true) {
     // With nothing to do it looks less often: what needs it at once kicks it.
-    const bool idle = core_.cluster.IsReady(index) && core_.cluster.Behind(index).empty();
+    const bool idle = core_.cluster.IsReady(index) && core_.cluster.BehindCount(index) == 0;
     if (!Wait(loop, core_.config.tick * (idle ? kIdleTicks : 1))) return;
     Step(index, loop);
   }

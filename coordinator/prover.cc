@@ -1,9 +1,12 @@
 #include "coordinator/prover.h"
 
 #include <algorithm>
+#include <map>
 
 #include "common/error.h"
+#include "common/limits.h"
 #include "common/log.h"
+#include "common/replica.h"
 #include "coordinator/proof_check.h"
 #include "coordinator/quorum.h"
 
@@ -11,10 +14,31 @@ namespace hsm {
 namespace {
 
 constexpr absl::Duration kProveTimeout = absl::Seconds(5);
+constexpr absl::Duration kProveManyTimeout =
+    absl::Seconds(15);  // of one call: kProofsPerCall RSA keys at worst
 
 bool NotHere(v1::Reason reason) {
   return reason == v1::REASON_KEY_NOT_FOUND || reason == v1::REASON_TOMBSTONED ||
          reason == v1::REASON_NOT_FOUND;
+}
+
+rpc::ProveItem SubjectOf(const KeyUid& uid, const KeyVersion& version, const Bytes& nonce) {
+  rpc::ProveItem subject;
+  subject.set_uid(uid.Raw());
+  subject.set_version(version.Raw());
+  subject.set_nonce(ToString(nonce));
+  return subject;
+}
+
+// To the challenge at place `at` of the call that `response` answers.
+absl::StatusOr<rpc::ProveAnswer> AnswerAt(const absl::StatusOr<rpc::ProveResponse>& response, int at) {
+  if (!response.ok()) return response.status();
+  if (at >= response->answers_size()) {
+    return Error(v1::REASON_RECORD_CORRUPT, "a partition answered fewer challenges than it was asked");
+  }
+  const rpc::ProveAnswer& answer = response->answers(at);
+  if (answer.has_error()) return Error(answer.error());
+  return answer;
 }
 
 }  // namespace
@@ -52,12 +76,10 @@ std::vector<PartitionProof> Prover::Prove(const KeyEntry& entry, const EntryVers
   Bytes nonce = core_.random.Draw(32);
   rpc::ProveRequest request;
   *request.mutable_fence() = core_.Fence();
-  request.set_uid(entry.head.uid.Raw());
-  request.set_version(version.id.Raw());
-  request.set_nonce(ToString(nonce));
+  *request.add_items() = SubjectOf(entry.head.uid, version.id, nonce);
   ClusterState& cluster = core_.cluster;
   auto call = [&cluster, request](size_t index) {
-    return cluster.client(index).Prove(request, kProveTimeout);
+    return AnswerAt(cluster.client(index).Prove(request, kProveTimeout), 0);
   };
   std::vector<std::optional<Answer>> answers =
       core_.fan_out.GatherAll<Answer>(targets, call, kProveTimeout + absl::Milliseconds(500));
@@ -86,44 +108,52 @@ std::vector<size_t> Prover::Witnesses(size_t index) const {
   return others;
 }
 
-// One version under challenge: the places of its calls in the round.
+// One version under challenge, and where its answers will be.
 struct Prover::Asked {
+  struct Place {
+    size_t call;
+    int at;
+  };
   KeyEntryPtr entry;
   const EntryVersion* version = nullptr;
   Bytes nonce;
-  std::vector<size_t> places;  // the first is the partition's own
+  std::vector<Place> places;  // the first is the partition's own
 };
 
 std::vector<PartitionProof> Prover::ProveMany(size_t index, const std::vector<ProofItem>& items) {
   const std::vector<size_t> witnesses = Witnesses(index);
   std::vector<Asked> asked(items.size());
-  std::vector<size_t> targets;
+  std::vector<size_t> targets;  // the partition of each call
   auto requests = std::make_shared<std::vector<rpc::ProveRequest>>();
+  std::map<size_t, size_t> open;  // by partition, the call that is being filled
   for (size_t i = 0; i < items.size(); ++i) {
     asked[i].entry = core_.table.FindUid(items[i].uid);
     if (asked[i].entry != nullptr) asked[i].version = asked[i].entry->Find(items[i].version);
     if (asked[i].version == nullptr) continue;
     asked[i].nonce = core_.random.Draw(32);
-    rpc::ProveRequest request;
-    *request.mutable_fence() = core_.Fence();
-    request.set_uid(items[i].uid.Raw());
-    request.set_version(items[i].version.Raw());
-    request.set_nonce(ToString(asked[i].nonce));
     std::vector<size_t> who = {index};
     if (asked[i].entry->head.spec.type == v1::KEY_TYPE_OCT_HSM) {
       who.insert(who.end(), witnesses.begin(), witnesses.end());
     }
     for (size_t partition : who) {
-      asked[i].places.push_back(targets.size());
-      targets.push_back(partition);
-      requests->push_back(request);
+      auto call = open.find(partition);
+      if (call == open.end() ||
+          static_cast<size_t>((*requests)[call->second].items_size()) >= limits::kProofsPerCall) {
+        call = open.insert_or_assign(partition, targets.size()).first;
+        targets.push_back(partition);
+        *requests->emplace_back().mutable_fence() = core_.Fence();
+      }
+      rpc::ProveRequest& request = (*requests)[call->second];
+      asked[i].places.push_back({call->second, request.items_size()});
+      *request.add_items() = SubjectOf(items[i].uid, items[i].version, asked[i].nonce);
     }
   }
   ClusterState& cluster = core_.cluster;
-  std::vector<std::optional<Answer>> answers = core_.fan_out.GatherPlaces<Answer>(
+  using Response = absl::StatusOr<rpc::ProveResponse>;
+  std::vector<std::optional<Response>> responses = core_.fan_out.GatherPlaces<Response>(
       targets,
-      [&cluster, requests](size_t place, size_t partition) {
-        return cluster.client(partition).Prove((*requests)[place], kProveTimeout);
+      [&cluster, requests](size_t call, size_t partition) {
+        return cluster.client(partition).Prove((*requests)[call], kProveManyTimeout);
       },
       nullptr, absl::ZeroDuration(), absl::Seconds(60));
 
@@ -137,9 +167,11 @@ std::vector<PartitionProof> Prover::ProveMany(size_t index, const std::vector<Pr
     std::vector<PartitionProof> proofs;
     std::vector<std::string> comparisons(asked[i].places.size());
     for (size_t k = 0; k < asked[i].places.size(); ++k) {
-      size_t place = asked[i].places[k];
-      proofs.push_back(Judge(*asked[i].entry, *asked[i].version, asked[i].nonce, targets[place],
-                             answers[place], comparisons[k]));
+      const Asked::Place& place = asked[i].places[k];
+      std::optional<Answer> answer;
+      if (responses[place.call].has_value()) answer = AnswerAt(*responses[place.call], place.at);
+      proofs.push_back(Judge(*asked[i].entry, *asked[i].version, asked[i].nonce, targets[place.call], answer,
+                             comparisons[k]));
     }
     bool alone =
         std::count_if(comparisons.begin(), comparisons.end(), [](const auto& c) { return !c.empty(); }) == 1;

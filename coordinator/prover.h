@@ -29,13 +29,13 @@ class Prover {
   std::vector<PartitionProof> Prove(const KeyEntry& entry, const EntryVersion& version,
                                     const std::vector<size_t>& targets);
 
-  // Many versions on one partition, several calls at once. Symmetric keys are compared with a READY
-  // partition, or with all others if none is READY; SELF_CHECKED only where no other can answer. In the order
-  // of `items`; items whose key is gone meanwhile count as proved.
+  // Many versions on one partition, many in a call and several calls at once. Symmetric keys are compared
+  // with a READY partition, or with all others if none is READY; SELF_CHECKED only where no other can answer.
+  // In the order of `items`; items whose key is gone meanwhile count as proved.
   std::vector<PartitionProof> ProveMany(size_t index, const std::vector<ProofItem>& items);
 
  private:
-  using Answer = absl::StatusOr<rpc::ProveResponse>;
+  using Answer = absl::StatusOr<rpc::ProveAnswer>;
   struct Asked;
   std::vector<size_t> Witnesses(size_t index) const;
   PartitionProof Judge(const KeyEntry& entry, const EntryVersion& version, ByteView nonce, size_t index,

@@ -200,10 +200,14 @@ absl::Status Reconciler::JudgeStaged(size_t index, const rpc::HeldKey& held, Fou
   }
   rpc::ActivateRequest activate;
   *activate.mutable_fence() = core_.Fence();
-  activate.set_op_id(held.op_id());
-  activate.set_uid(held.uid());
-  activate.set_revision(held.revision());
-  return core_.cluster.client(index).Activate(activate, kSyncTimeout).status();
+  rpc::ActivateItem& item = *activate.add_items();
+  item.set_op_id(held.op_id());
+  item.set_uid(held.uid());
+  item.set_revision(held.revision());
+  HSM_ASSIGN_OR_RETURN(auto response, core_.cluster.client(index).Activate(activate, kSyncTimeout));
+  if (response.answers_size() == 1 && response.answers(0).has_error())
+    return Error(response.answers(0).error());
+  return absl::OkStatus();
 }
 
 absl::Status Reconciler::Push(size_t index, const Found& found) {

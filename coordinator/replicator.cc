@@ -4,6 +4,7 @@
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/mutant.h"
+#include "common/replica.h"
 #include "coordinator/proof_check.h"
 #include "coordinator/quorum.h"
 
@@ -13,7 +14,53 @@ namespace {
 constexpr absl::Duration kGenerateTimeout = absl::Seconds(20);  // RSA-4096 takes seconds on small tokens
 constexpr absl::Duration kInstallTimeout = absl::Milliseconds(limits::kInstallTimeoutMs);
 
+// Of each of `count` items, from the response to the call that carried them; `judge` looks at one answer.
+template <typename Answer, typename Response, typename Judge>
+std::vector<Answer> AnswersOf(const absl::StatusOr<Response>& response, size_t count, const Judge& judge) {
+  std::vector<Answer> answers;
+  for (size_t i = 0; i < count; ++i) {
+    if (!response.ok()) {
+      answers.push_back(response.status());
+    } else if (static_cast<size_t>(response->answers_size()) != count) {
+      answers.push_back(
+          Error(v1::REASON_RECORD_CORRUPT, "a partition answered other items than it was given"));
+    } else {
+      const auto& answer = response->answers(static_cast<int>(i));
+      answers.push_back(answer.has_error() ? Answer(Error(answer.error())) : judge(answer));
+    }
+  }
+  return answers;
+}
+
 }  // namespace
+
+template <typename Item>
+bool Replicator::SameFence(const Fenced<Item>& a, const Fenced<Item>& b) {
+  return a.fence.epoch() == b.fence.epoch() && a.fence.data_set() == b.fence.data_set();
+}
+
+// The calls own what they use but the cluster, which outlives the lanes they run on.
+Replicator::Replicator(Core& core)
+    : core_(core),
+      installs_(core.fan_out, core.cluster.size(), limits::kInstallsPerCall, SameFence<rpc::InstallItem>,
+                [&cluster = core.cluster](size_t index, const std::vector<Fenced<rpc::InstallItem>>& items) {
+                  rpc::InstallRequest request;
+                  *request.mutable_fence() = items.front().fence;
+                  for (const auto& each : items) *request.add_items() = each.item;
+                  return AnswersOf<InstallAnswer>(cluster.client(index).Install(request, kInstallTimeout),
+                                                  items.size(),
+                                                  [](const rpc::InstallAnswer& answer) { return answer; });
+                }),
+      activations_(
+          core.fan_out, core.cluster.size(), limits::kInstallsPerCall, SameFence<rpc::ActivateItem>,
+          [&cluster = core.cluster](size_t index, const std::vector<Fenced<rpc::ActivateItem>>& items) {
+            rpc::ActivateRequest request;
+            *request.mutable_fence() = items.front().fence;
+            for (const auto& each : items) *request.add_items() = each.item;
+            return AnswersOf<absl::Status>(cluster.client(index).Activate(request, kInstallTimeout),
+                                           items.size(),
+                                           [](const rpc::ActivateAnswer&) { return absl::OkStatus(); });
+          }) {}
 
 std::vector<size_t> Replicator::Targets() const {
   std::vector<size_t> targets;
@@ -95,18 +142,19 @@ absl::StatusOr<StagedKey> Replicator::Generate(const rpc::GenerateRequest& what,
 absl::Status Replicator::Install(StagedKey& staged) {
   std::vector<size_t> targets = Targets();
   const uint32_t need = HSM_MUTANT("quorum-off-by-one") ? core_.cluster.quorum() - 1 : core_.cluster.quorum();
-  auto request = std::make_shared<rpc::InstallRequest>();
-  *request->mutable_fence() = core_.Fence();
-  request->set_op_id(staged.attempt.Raw());
-  *request->mutable_records() = staged.records;
+  Fenced<rpc::InstallItem> install{core_.Fence(), {}};
+  install.item.set_op_id(staged.attempt.Raw());
+  *install.item.mutable_records() = staged.records;
   Bytes nonce = core_.random.Draw(32);
-  request->set_nonce(ToString(nonce));
+  install.item.set_nonce(ToString(nonce));
 
-  using Answer = absl::StatusOr<rpc::InstallResponse>;
+  using Answer = InstallAnswer;
   ClusterState& cluster = core_.cluster;
-  std::vector<std::optional<Answer>> answers = core_.fan_out.Gather<Answer>(
+  std::vector<std::optional<Answer>> answers = core_.fan_out.Collect<Answer>(
       targets,
-      [&cluster, request](size_t index) { return cluster.client(index).Install(*request, kInstallTimeout); },
+      [&](size_t, size_t index, FanOut::Done<Answer> done) {
+        installs_.Add(index, install, std::move(done));
+      },
       [need](const std::vector<std::optional<Answer>>& so_far) {
         uint32_t good = 0;
         for (const auto& answer : so_far) good += answer.has_value() && answer->ok();
@@ -124,7 +172,7 @@ absl::Status Replicator::Install(StagedKey& staged) {
       failure = answers[i]->status();
       continue;
     }
-    const rpc::InstallResponse& response = **answers[i];
+    const rpc::InstallAnswer& response = **answers[i];
     if (response.proofs_size() != 1) continue;
     Challenge challenge{
         staged.head.hsm,         staged.head.uid,        staged.head.incarnation, staged.version.version,
@@ -177,17 +225,15 @@ uint32_t Replicator::CountOk(const std::vector<size_t>& targets,
 
 uint32_t Replicator::Activate(const OpId& attempt, const KeyUid& uid, Revision revision) {
   std::vector<size_t> targets = Targets();
-  rpc::ActivateRequest request;
-  *request.mutable_fence() = core_.Fence();
-  request.set_op_id(attempt.Raw());
-  request.set_uid(uid.Raw());
-  request.set_revision(revision);
+  Fenced<rpc::ActivateItem> activation{core_.Fence(), {}};
+  activation.item.set_op_id(attempt.Raw());
+  activation.item.set_uid(uid.Raw());
+  activation.item.set_revision(revision);
   const uint32_t need = core_.cluster.quorum();
-  ClusterState& cluster = core_.cluster;
-  auto answers = core_.fan_out.Gather<absl::Status>(
+  auto answers = core_.fan_out.Collect<absl::Status>(
       targets,
-      [&cluster, request](size_t index) {
-        return cluster.client(index).Activate(request, kInstallTimeout).status();
+      [&](size_t, size_t index, FanOut::Done<absl::Status> done) {
+        activations_.Add(index, activation, std::move(done));
       },
       [need](const std::vector<std::optional<absl::Status>>& so_far) {
         uint32_t good = 0;

@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "common/mutex.h"
 #include "common/record.h"
+#include "coordinator/batcher.h"
 #include "coordinator/core.h"
 #include "hsm/internal/v1/partition.pb.h"
 
@@ -25,7 +26,7 @@ struct StagedKey {
 
 class Replicator {
  public:
-  explicit Replicator(Core& core) : core_(core) {}
+  explicit Replicator(Core& core);
 
   // `what` without fence and op id. `uid`: of the key that gets a new version; null for a new key.
   // NO_QUORUM: nothing stays. Errors of the caller (UNSUPPORTED ...) come back as they are.
@@ -51,7 +52,19 @@ class Replicator {
   uint32_t CountOk(const std::vector<size_t>& targets,
                    const std::vector<std::optional<absl::Status>>& answers, const KeyUid& uid);
 
+  // One item of a batched call, with the fence under which it was decided.
+  template <typename Item>
+  struct Fenced {
+    rpc::Fence fence;
+    Item item;
+  };
+  using InstallAnswer = absl::StatusOr<rpc::InstallAnswer>;
+  template <typename Item>
+  static bool SameFence(const Fenced<Item>& a, const Fenced<Item>& b);
+
   Core& core_;
+  Batcher<Fenced<rpc::InstallItem>, InstallAnswer> installs_;
+  Batcher<Fenced<rpc::ActivateItem>, absl::Status> activations_;
   mutable Mutex mutex_;
   std::set<OpId> attempts_ HSM_GUARDED_BY(mutex_);
 };

@@ -9,6 +9,7 @@
 #include "common/error.h"
 #include "common/limits.h"
 #include "common/mutant.h"
+#include "common/replica.h"
 #include "common/status_macros.h"
 #include "common/thread.h"
 #include "coordinator/job_calls.h"
@@ -32,14 +33,14 @@ namespace {
 
 constexpr absl::Duration kImportTimeout = absl::Seconds(60);
 constexpr absl::Duration kPutTimeout = absl::Seconds(30);
-constexpr absl::Duration kProveTimeout = absl::Seconds(10);
+constexpr absl::Duration kProveTimeout = absl::Seconds(15);  // kProofsPerCall RSA keys at worst
 constexpr uint32_t kImportLanes = 2;
 constexpr uint32_t kProveLanes = 4;        // proofs that come together share a transaction in the node
 constexpr size_t kOpsPerTransaction = 90;  // the committer adds its own few
 constexpr int kTriesMax = 4;
 
 // In the lane that asked, so that signatures are verified while the partitions go on proving.
-void Judge(const rpc::ProveResponse& answer, const std::string& partition, RestoreSubject& subject,
+void Judge(const rpc::ProveAnswer& answer, const std::string& partition, RestoreSubject& subject,
            RestoreSubject::Answer& judged) {
   if (!answer.has_proof()) return;
   const Challenge challenge{subject.head.hsm,        subject.head.uid,  subject.head.incarnation,
@@ -195,15 +196,24 @@ absl::Status RestoreLoader::PutAll(size_t partition, const std::vector<rpc::KeyR
 void RestoreLoader::ProveAll(size_t partition, std::vector<RestoreSubject>& subjects) {
   std::atomic<size_t> next{0};
   auto prove = [&] {
-    rpc::ProveRequest request;
-    *request.mutable_fence() = NewFence();
-    for (size_t i; (i = next.fetch_add(1)) < subjects.size();) {
-      request.set_uid(subjects[i].head.uid.Raw());
-      request.set_version(subjects[i].version.version.Raw());
-      request.set_nonce(ToString(subjects[i].nonce));
+    for (;;) {
+      const size_t first = next.fetch_add(limits::kProofsPerCall);
+      if (first >= subjects.size()) return;
+      const size_t end = std::min(subjects.size(), first + limits::kProofsPerCall);
+      rpc::ProveRequest request;
+      *request.mutable_fence() = NewFence();
+      for (size_t i = first; i < end; ++i) {
+        rpc::ProveItem& subject = *request.add_items();
+        subject.set_uid(subjects[i].head.uid.Raw());
+        subject.set_version(subjects[i].version.version.Raw());
+        subject.set_nonce(ToString(subjects[i].nonce));
+      }
       const auto response = core_.cluster.client(partition).Prove(request, kProveTimeout);
-      if (!response.ok()) return;
-      Judge(*response, core_.cluster.name(partition), subjects[i], subjects[i].answers[partition]);
+      if (!response.ok() || static_cast<size_t>(response->answers_size()) != end - first) return;
+      for (size_t i = first; i < end; ++i) {
+        Judge(response->answers(static_cast<int>(i - first)), core_.cluster.name(partition), subjects[i],
+              subjects[i].answers[partition]);
+      }
     }
   };
   std::vector<Thread> lanes;

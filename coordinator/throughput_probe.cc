@@ -60,16 +60,18 @@ int ThroughputProbe::Choose() {
 
 void ThroughputProbe::Run() {
   rpc::ProveRequest request;
-  request.set_uid(subject_.uid.Raw());
-  request.set_version(subject_.version.Raw());
+  rpc::ProveItem& subject = *request.add_items();
+  subject.set_uid(subject_.uid.Raw());
+  subject.set_version(subject_.version.Raw());
   for (;;) {
     absl::Duration took = absl::Milliseconds(10);
     const int index = Choose();
     if (index >= 0) {
       *request.mutable_fence() = core_.Fence();
-      request.set_nonce(ToString(core_.random.Draw(32)));
+      subject.set_nonce(ToString(core_.random.Draw(32)));
       const absl::Duration began = core_.clock.Uptime();
-      const bool ok = core_.cluster.client(static_cast<size_t>(index)).Prove(request, kProbeTimeout).ok();
+      const auto answer = core_.cluster.client(static_cast<size_t>(index)).Prove(request, kProbeTimeout);
+      const bool ok = answer.ok() && answer->answers_size() == 1 && answer->answers(0).has_proof();
       took = core_.clock.Uptime() - began;
       MutexLock lock(mutex_);
       if (ok) ++count_.calls;

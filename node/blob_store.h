@@ -11,6 +11,7 @@
 //   its data set.
 #include <cstdint>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <string>
@@ -111,6 +112,11 @@ class BlobBatch {
   }
   void ClearProved() { ops_.push_back(ClearProvedOp{}); }
   void DropDataSet(DataSet data_set) { ops_.push_back(DropDataSetOp{data_set}); }
+
+  void Append(BlobBatch other) {
+    ops_.insert(ops_.end(), std::make_move_iterator(other.ops_.begin()),
+                std::make_move_iterator(other.ops_.end()));
+  }
 
   bool empty() const { return ops_.empty(); }
   const std::vector<Op>& ops() const { return ops_; }

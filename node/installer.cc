@@ -4,6 +4,7 @@
 #include "common/limits.h"
 #include "common/log.h"
 #include "common/mutant.h"
+#include "common/replica.h"
 #include "common/status_macros.h"
 
 namespace hsm {
@@ -59,14 +60,14 @@ absl::Status Installer::CheckAgainstHeld(const KeyHead& head, const IndexEntryPt
   return absl::OkStatus();
 }
 
-absl::StatusOr<rpc::InstallResponse> Installer::Install(const rpc::InstallRequest& request) {
-  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
-  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
-  HSM_ASSIGN_OR_RETURN(AttemptId attempt, ParseId<AttemptId>(request.op_id(), "op_id"));
-  if (attempt.IsZero() || request.nonce().size() < 16) {
+absl::StatusOr<rpc::InstallAnswer> Installer::StageOne(const std::shared_ptr<KeyIndex>& index,
+                                                       const rpc::InstallItem& item, BlobBatch& batch,
+                                                       Staged& staged) const {
+  HSM_ASSIGN_OR_RETURN(AttemptId attempt, ParseId<AttemptId>(item.op_id(), "op_id"));
+  if (attempt.IsZero() || item.nonce().size() < 16) {
     return Error(v1::REASON_INVALID_ARGUMENT, "an install has an op_id and a nonce");
   }
-  HSM_ASSIGN_OR_RETURN(KeyHead head, core_.sealer->OpenHead(request.records().head()));
+  HSM_ASSIGN_OR_RETURN(KeyHead head, core_.sealer->OpenHead(item.records().head()));
   if (head.data_set != index->data_set()) return Error(v1::REASON_FENCED, "a record of another data set");
   if (head.state == KeyState::kTombstone) {
     return Error(v1::REASON_INVALID_ARGUMENT, "a tombstone is taken by control, not installed");
@@ -76,52 +77,95 @@ absl::StatusOr<rpc::InstallResponse> Installer::Install(const rpc::InstallReques
   }
   HSM_RETURN_IF_ERROR(CheckAgainstHeld(head, index->Find(head.uid)));
 
-  rpc::InstallResponse response;
-  BlobBatch batch;
-  batch.PutHead(RowOf(head, attempt, request.records().head()));
-  IndexEntry entry = IndexEntry::From(head, request.records().head(), true);
-  entry.attempt = attempt;
-  std::vector<std::pair<KeyVersion, CachedKeyPtr>> keys;
-  for (const internal::v1::SealedRecord& sealed : request.records().versions()) {
+  rpc::InstallAnswer answer;
+  batch.PutHead(RowOf(head, attempt, item.records().head()));
+  staged.entry = IndexEntry::From(head, item.records().head(), true);
+  staged.entry.attempt = attempt;
+  for (const internal::v1::SealedRecord& sealed : item.records().versions()) {
     HSM_ASSIGN_OR_RETURN(VersionRecord version, core_.sealer->OpenVersion(sealed));
     HSM_RETURN_IF_ERROR(CheckVersion(head, version));
     HSM_ASSIGN_OR_RETURN(CachedKeyPtr key, prover_.Unwrap(version, KeyUse::kPolicy, head.operations));
-    HSM_ASSIGN_OR_RETURN(rpc::Proof proof,
-                         prover_.Prove(version, head.operations, key, View(request.nonce())));
+    HSM_ASSIGN_OR_RETURN(rpc::Proof proof, prover_.Prove(version, head.operations, key, View(item.nonce())));
     VersionRow row = RowOf(version, head.data_set, attempt, sealed);
     row.proved = !proof.different();
     if (row.proved) {
       HSM_ASSIGN_OR_RETURN(row.check_value, prover_.CheckValue(version, *key));
     }
-    entry.versions.push_back({version.version, version.ordinal, row.proved});
-    if (row.proved) keys.emplace_back(version.version, std::move(key));
+    staged.entry.versions.push_back({version.version, version.ordinal, row.proved});
+    if (row.proved) staged.keys.emplace_back(version.version, std::move(key));
     batch.PutVersion(std::move(row));
-    *response.add_proofs() = std::move(proof);
+    *answer.add_proofs() = std::move(proof);
+  }
+  return answer;
+}
+
+absl::StatusOr<rpc::InstallResponse> Installer::Install(const rpc::InstallRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  if (static_cast<size_t>(request.items_size()) > limits::kInstallsPerCall) {
+    return Error(v1::REASON_LIMIT_EXCEEDED, "too many installs in one call");
+  }
+  rpc::InstallResponse response;
+  BlobBatch batch;
+  std::vector<std::pair<int, Staged>> staged;  // by the place of the answer
+  for (const rpc::InstallItem& item : request.items()) {
+    BlobBatch rows;
+    Staged one;
+    absl::StatusOr<rpc::InstallAnswer> answer = StageOne(index, item, rows, one);
+    if (!answer.ok()) {
+      *response.add_answers()->mutable_error() = DetailOf(answer.status());
+      continue;
+    }
+    staged.emplace_back(response.answers_size(), std::move(one));
+    *response.add_answers() = *std::move(answer);
+    batch.Append(std::move(rows));
   }
   if (!HSM_MUTANT("install-not-durable")) HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
-  if (head.incarnation <= core_.TombstonedIncarnation(head.uid)) return Tombstoned();  // came in between
-  index->PutStaged(std::move(entry));
-  for (auto& [version, key] : keys) core_.cache.Put(head.uid, version, KeyUse::kPolicy, std::move(key));
+  for (auto& [place, one] : staged) {
+    const KeyUid uid = one.entry.uid;
+    if (one.entry.incarnation <= core_.TombstonedIncarnation(uid)) {  // came in between
+      rpc::InstallAnswer& answer = *response.mutable_answers(place);
+      answer.Clear();
+      *answer.mutable_error() = DetailOf(Tombstoned());
+      continue;
+    }
+    index->PutStaged(std::move(one.entry));
+    for (auto& [version, key] : one.keys) core_.cache.Put(uid, version, KeyUse::kPolicy, std::move(key));
+  }
   return response;
 }
 
 absl::StatusOr<rpc::ActivateResponse> Installer::Activate(const rpc::ActivateRequest& request) {
   HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
   HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
-  HSM_ASSIGN_OR_RETURN(AttemptId attempt, ParseId<AttemptId>(request.op_id(), "op_id"));
-  HSM_ASSIGN_OR_RETURN(KeyUid uid, ParseId<KeyUid>(request.uid(), "uid"));
-  if (index->FindStaged(uid, request.revision()) != nullptr) {
-    BlobBatch batch;
+  if (static_cast<size_t>(request.items_size()) > limits::kInstallsPerCall) {
+    return Error(v1::REASON_LIMIT_EXCEEDED, "too many activations in one call");
+  }
+  std::vector<KeyUid> uids;
+  BlobBatch batch;
+  std::vector<AttemptId> staged;
+  for (const rpc::ActivateItem& item : request.items()) {
+    HSM_ASSIGN_OR_RETURN(AttemptId attempt, ParseId<AttemptId>(item.op_id(), "op_id"));
+    HSM_ASSIGN_OR_RETURN(KeyUid uid, ParseId<KeyUid>(item.uid(), "uid"));
+    uids.push_back(uid);
+    if (index->FindStaged(uid, item.revision()) == nullptr) continue;
     batch.Activate(attempt);
-    HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
-    index->Activate(attempt);
+    staged.push_back(attempt);
   }
-  IndexEntryPtr held = index->Find(uid);
-  if (held != nullptr && held->state == KeyState::kTombstone) return Tombstoned();
-  if (held == nullptr || held->revision < request.revision()) {
-    return Error(v1::REASON_NOT_FOUND, "nothing is staged here under this op_id");
+  HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
+  for (const AttemptId& attempt : staged) index->Activate(attempt);
+  rpc::ActivateResponse response;
+  for (size_t i = 0; i < uids.size(); ++i) {
+    rpc::ActivateAnswer& answer = *response.add_answers();
+    IndexEntryPtr held = index->Find(uids[i]);
+    if (held != nullptr && held->state == KeyState::kTombstone) {
+      *answer.mutable_error() = DetailOf(Tombstoned());
+    } else if (held == nullptr || held->revision < request.items(static_cast<int>(i)).revision()) {
+      *answer.mutable_error() =
+          DetailOf(Error(v1::REASON_NOT_FOUND, "nothing is staged here under this op_id"));
+    }
   }
-  return rpc::ActivateResponse();
+  return response;
 }
 
 absl::StatusOr<rpc::DiscardResponse> Installer::Discard(const rpc::DiscardRequest& request) {
@@ -135,18 +179,18 @@ absl::StatusOr<rpc::DiscardResponse> Installer::Discard(const rpc::DiscardReques
   return rpc::DiscardResponse();
 }
 
-absl::StatusOr<rpc::ProveResponse> Installer::Prove(const rpc::ProveRequest& request) {
-  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
-  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
-  HSM_ASSIGN_OR_RETURN(KeyUid uid, ParseId<KeyUid>(request.uid(), "uid"));
-  HSM_ASSIGN_OR_RETURN(KeyVersion version, ParseId<KeyVersion>(request.version(), "version"));
-  if (request.nonce().size() < 16) return Error(v1::REASON_INVALID_ARGUMENT, "a proof needs a nonce");
-  rpc::ProveResponse response;
+absl::StatusOr<rpc::ProveAnswer> Installer::ProveOne(const std::shared_ptr<KeyIndex>& index,
+                                                     const rpc::ProveItem& subject, BlobBatch& batch,
+                                                     std::vector<Proven>& proven) const {
+  HSM_ASSIGN_OR_RETURN(KeyUid uid, ParseId<KeyUid>(subject.uid(), "uid"));
+  HSM_ASSIGN_OR_RETURN(KeyVersion version, ParseId<KeyVersion>(subject.version(), "version"));
+  if (subject.nonce().size() < 16) return Error(v1::REASON_INVALID_ARGUMENT, "a proof needs a nonce");
+  rpc::ProveAnswer answer;
   IndexEntryPtr entry = index->Find(uid);
   const VersionEntry* held = entry == nullptr ? nullptr : entry->Find(version);
   if (held == nullptr || entry->state == KeyState::kTombstone) {
-    response.set_missing(true);
-    return response;
+    answer.set_missing(true);
+    return answer;
   }
   // From the record, not from the cache: what is proved is what a restart would serve.
   HSM_ASSIGN_OR_RETURN(VersionRow row, core_.blobs.ReadVersion(index->data_set(), uid, version));
@@ -155,28 +199,49 @@ absl::StatusOr<rpc::ProveResponse> Installer::Prove(const rpc::ProveRequest& req
     return Error(v1::REASON_RECORD_CORRUPT, "a version record does not belong to its head");
   }
   HSM_ASSIGN_OR_RETURN(CachedKeyPtr key, prover_.Unwrap(record, KeyUse::kPolicy, entry->operations));
-  HSM_ASSIGN_OR_RETURN(*response.mutable_proof(),
-                       prover_.Prove(record, entry->operations, key, View(request.nonce())));
-  if (response.proof().different()) {
+  HSM_ASSIGN_OR_RETURN(*answer.mutable_proof(),
+                       prover_.Prove(record, entry->operations, key, View(subject.nonce())));
+  if (answer.proof().different()) {
     HSM_RETURN_IF_ERROR(prover_.Distrust(index, uid, version));
-    return response;
+    return answer;
   }
   HSM_ASSIGN_OR_RETURN(std::string check_value, prover_.CheckValue(record, *key));
-  if (!held->proved || row.check_value != check_value) {
-    if (held->proved && !row.check_value.empty()) {
-      HSM_RETURN_IF_ERROR(prover_.Distrust(index, uid, version));
-      response.mutable_proof()->set_different(true);
-      return response;
-    }
-    BlobBatch batch;
-    batch.SetProved(index->data_set(), uid, version, true, check_value);
-    HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));
-    index->SetProved(uid, version, true);
+  const bool news = !held->proved || row.check_value != check_value;
+  if (news && held->proved && !row.check_value.empty()) {
+    HSM_RETURN_IF_ERROR(prover_.Distrust(index, uid, version));
+    answer.mutable_proof()->set_different(true);
+    return answer;
   }
-  if (core_.fence.data_set() == index->data_set()) {
-    core_.cache.Put(uid, version, KeyUse::kPolicy, std::move(key));
-    IndexEntryPtr now = index->Find(uid);  // a tombstone may have come while this proof was made
-    if (now == nullptr || now->state == KeyState::kTombstone) core_.cache.Forget(uid);
+  if (news) batch.SetProved(index->data_set(), uid, version, true, check_value);
+  proven.push_back({uid, version, std::move(key), news});
+  return answer;
+}
+
+absl::StatusOr<rpc::ProveResponse> Installer::Prove(const rpc::ProveRequest& request) {
+  HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
+  HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), true));
+  if (static_cast<size_t>(request.items_size()) > limits::kProofsPerCall) {
+    return Error(v1::REASON_LIMIT_EXCEEDED, "too many proofs in one call");
+  }
+  rpc::ProveResponse response;
+  BlobBatch batch;
+  std::vector<Proven> proven;
+  for (const rpc::ProveItem& subject : request.items()) {
+    absl::StatusOr<rpc::ProveAnswer> answer = ProveOne(index, subject, batch, proven);
+    if (answer.ok()) {
+      *response.add_answers() = *std::move(answer);
+    } else {
+      *response.add_answers()->mutable_error() = DetailOf(answer.status());
+    }
+  }
+  HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));  // PROVED is durable before anybody hears of it
+  const bool serving = core_.fence.data_set() == index->data_set();
+  for (Proven& each : proven) {
+    if (each.news) index->SetProved(each.uid, each.version, true);
+    if (!serving) continue;
+    core_.cache.Put(each.uid, each.version, KeyUse::kPolicy, std::move(each.key));
+    IndexEntryPtr now = index->Find(each.uid);  // a tombstone may have come while this proof was made
+    if (now == nullptr || now->state == KeyState::kTombstone) core_.cache.Forget(each.uid);
   }
   return response;
 }

@@ -26,6 +26,24 @@ class Installer {
  private:
   absl::Status CheckAgainstHeld(const KeyHead& head, const IndexEntryPtr& held) const;
   absl::Status CheckVersion(const KeyHead& head, const VersionRecord& version) const;
+  // A version that has answered its challenge, and what is to be kept of that.
+  struct Proven {
+    KeyUid uid;
+    KeyVersion version;
+    CachedKeyPtr key;
+    bool news = false;  // it was not proved before
+  };
+  // One item that has been looked at and proved, before its rows are durable.
+  struct Staged {
+    IndexEntry entry;
+    std::vector<std::pair<KeyVersion, CachedKeyPtr>> keys;
+  };
+  absl::StatusOr<rpc::InstallAnswer> StageOne(const std::shared_ptr<KeyIndex>& index,
+                                              const rpc::InstallItem& item, BlobBatch& batch,
+                                              Staged& staged) const;
+  absl::StatusOr<rpc::ProveAnswer> ProveOne(const std::shared_ptr<KeyIndex>& index,
+                                            const rpc::ProveItem& subject, BlobBatch& batch,
+                                            std::vector<Proven>& proven) const;
   bool EndUses(const std::shared_ptr<KeyIndex>& index, const KeyUid& uid);
 
   NodeCore& core_;

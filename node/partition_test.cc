@@ -282,15 +282,23 @@ TEST_F(PartitionTest, SynchronisedRecordsAreServedOnlyAfterAProof) {
   EXPECT_EQ(other->StatusForHeartbeat().digest(), node_->StatusForHeartbeat().digest());
   rpc::ProveRequest prove;
   *prove.mutable_fence() = other.fence();
-  prove.set_uid(UidOf(*records).Raw());
-  prove.set_version(DecodeVersion(records->versions(0))->version.Raw());
-  prove.set_nonce(std::string(32, 'n'));
+  rpc::ProveItem& subject = *prove.add_items();
+  subject.set_uid(UidOf(*records).Raw());
+  subject.set_version(DecodeVersion(records->versions(0))->version.Raw());
+  subject.set_nonce(std::string(32, 'n'));
+  rpc::ProveItem& unknown = *prove.add_items() = subject;
+  unknown.set_version(std::string(16, 'x'));
+  rpc::ProveItem& malformed = *prove.add_items() = subject;
+  malformed.clear_nonce();
   auto proved = other->Prove(prove);
   ASSERT_TRUE(proved.ok()) << proved.status();
-  EXPECT_FALSE(proved->proof().signature().empty());
+  ASSERT_EQ(proved->answers_size(), 3);
+  EXPECT_FALSE(proved->answers(0).proof().signature().empty());
+  EXPECT_TRUE(proved->answers(1).missing());
+  EXPECT_EQ(proved->answers(2).error().reason(), v1::REASON_INVALID_ARGUMENT);
   EXPECT_EQ(other.Sign(*records).reason(), v1::REASON_UNSPECIFIED);
-  prove.set_version(std::string(16, 'x'));
-  EXPECT_TRUE(other->Prove(prove)->missing());
+  for (size_t i = 0; i < limits::kProofsPerCall; ++i) *prove.add_items() = prove.items(0);
+  EXPECT_EQ(ReasonOf(other->Prove(prove).status()), v1::REASON_LIMIT_EXCEEDED);
 }
 
 TEST_F(PartitionTest, ANewJoinLeavesNothingProved) {

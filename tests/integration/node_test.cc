@@ -215,15 +215,16 @@ class NodeTest : public ::testing::Test {
     if (!made.ok()) return made.status();
     rpc::InstallRequest install;
     *install.mutable_fence() = Fence();
-    install.set_op_id(std::string(16, 'a'));
-    *install.mutable_records() = made->records();
-    install.set_nonce(std::string(32, 'n'));
+    rpc::InstallItem& item = *install.add_items();
+    item.set_op_id(std::string(16, 'a'));
+    *item.mutable_records() = made->records();
+    item.set_nonce(std::string(32, 'n'));
     if (auto installed = client.Install(install, kTimeout); !installed.ok()) return installed.status();
     rpc::ActivateRequest activate;
     *activate.mutable_fence() = Fence();
-    activate.set_op_id(install.op_id());
-    activate.set_uid(DecodeHead(made->records().head())->uid.Raw());
-    activate.set_revision(1);
+    activate.add_items()->set_op_id(item.op_id());
+    activate.mutable_items(0)->set_uid(DecodeHead(made->records().head())->uid.Raw());
+    activate.mutable_items(0)->set_revision(1);
     if (auto activated = client.Activate(activate, kTimeout); !activated.ok()) return activated.status();
     return made->records();
   }
@@ -380,11 +381,13 @@ TEST_F(NodeTest, APinnedPartitionGetsTheDomainAndServesTheSameKey) {
   AwaitState(*two, rpc::NODE_STATE_SERVING);
   rpc::InstallRequest install;
   *install.mutable_fence() = Fence();
-  install.set_op_id(std::string(16, 'b'));
-  *install.mutable_records() = *records;
-  install.set_nonce(std::string(32, 'n'));
+  rpc::InstallItem& item = *install.add_items();
+  item.set_op_id(std::string(16, 'b'));
+  *item.mutable_records() = *records;
+  item.set_nonce(std::string(32, 'n'));
   auto installed = two->Install(install, kTimeout);
   ASSERT_TRUE(installed.ok()) << installed.status();
+  EXPECT_FALSE(installed->answers(0).has_error());
   EXPECT_TRUE(Verifies(*records, Sign(*two, *records)));  // STAGED, and named
   EXPECT_TRUE(Verifies(*records, Sign(*one, *records)));
 }

@@ -7,7 +7,9 @@
 #include <memory>
 #include <string>
 
+#include "common/error.h"
 #include "common/limits.h"
+#include "common/status_macros.h"
 #include "node/partition.h"
 #include "node/sealer.h"
 #include "tests/testing/crash_vfs.h"
@@ -111,22 +113,27 @@ class TestNode {
     if (!response.ok()) return response.status();
     return response->records();
   }
-  absl::StatusOr<rpc::InstallResponse> Install(const rpc::KeyRecords& records, const std::string& attempt) {
+  absl::StatusOr<rpc::InstallAnswer> Install(const rpc::KeyRecords& records, const std::string& attempt) {
     rpc::InstallRequest request;
     *request.mutable_fence() = fence();
-    request.set_op_id(attempt);
-    *request.mutable_records() = records;
-    request.set_nonce(std::string(32, 'n'));
-    return partition_->Install(request);
+    rpc::InstallItem& item = *request.add_items();
+    item.set_op_id(attempt);
+    *item.mutable_records() = records;
+    item.set_nonce(std::string(32, 'n'));
+    HSM_ASSIGN_OR_RETURN(rpc::InstallResponse response, partition_->Install(request));
+    if (response.answers(0).has_error()) return Error(response.answers(0).error());
+    return response.answers(0);
   }
   absl::Status Activate(const rpc::KeyRecords& records, const std::string& attempt) {
     KeyHead head = *DecodeHead(records.head());
     rpc::ActivateRequest request;
     *request.mutable_fence() = fence();
-    request.set_op_id(attempt);
-    request.set_uid(head.uid.Raw());
-    request.set_revision(head.revision);
-    return partition_->Activate(request).status();
+    rpc::ActivateItem& item = *request.add_items();
+    item.set_op_id(attempt);
+    item.set_uid(head.uid.Raw());
+    item.set_revision(head.revision);
+    HSM_ASSIGN_OR_RETURN(rpc::ActivateResponse response, partition_->Activate(request));
+    return response.answers(0).has_error() ? Error(response.answers(0).error()) : absl::OkStatus();
   }
   absl::StatusOr<rpc::KeyRecords> Create(const std::string& name, v1::KeyType type = v1::KEY_TYPE_EC_HSM,
                                          v1::Curve curve = v1::CURVE_UNSPECIFIED, uint32_t bits = 0,

@@ -44,7 +44,9 @@ class SimPartitionClient final : public PartitionClient {
     absl::StatusOr<rpc::InstallResponse> response = Send<rpc::InstallResponse>(
         "Install", timeout, [request](Partition& it) { return it.Install(request); });
     if (response.ok()) {
-      for (rpc::Proof& proof : *response->mutable_proofs()) Falsify(proof);
+      for (rpc::InstallAnswer& answer : *response->mutable_answers()) {
+        for (rpc::Proof& proof : *answer.mutable_proofs()) Falsify(proof);
+      }
     }
     return response;
   }
@@ -52,7 +54,11 @@ class SimPartitionClient final : public PartitionClient {
                                            absl::Duration timeout) override {
     absl::StatusOr<rpc::ProveResponse> response =
         Send<rpc::ProveResponse>("Prove", timeout, [request](Partition& it) { return it.Prove(request); });
-    if (response.ok() && response->has_proof()) Falsify(*response->mutable_proof());
+    if (response.ok()) {
+      for (rpc::ProveAnswer& answer : *response->mutable_answers()) {
+        if (answer.has_proof()) Falsify(*answer.mutable_proof());
+      }
+    }
     return response;
   }
 
