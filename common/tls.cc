@@ -23,6 +23,9 @@ constexpr size_t kPemBytesMax = 64 * 1024;
 constexpr int kKeepaliveMs = 10'000;
 constexpr int kKeepaliveTimeoutMs = 5'000;
 constexpr int kReconnectMsMax = 2'000;
+// Fixed, and large: with windows that gRPC sizes by probing, each batch of a few KiB costs a WINDOW_UPDATE of
+// its own.
+constexpr int kWindowBytes = 1 << 20;
 // gRPC calls it the minimum between attempts; what it does is end a handshake that takes longer. Not short:
 // on a busy machine mutual TLS takes some 100 ms, and a connection would never come up.
 constexpr int kConnectMsMax = 5'000;
@@ -102,6 +105,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const std::string& address,
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kWindowBytes);
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
   arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectMsMax);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMsMax);
@@ -115,6 +120,8 @@ void SetServerArguments(grpc::ServerBuilder& builder) {
   builder.SetMaxReceiveMessageSize(static_cast<int>(limits::kMessageBytesMax));
   builder.SetMaxSendMessageSize(static_cast<int>(limits::kMessageBytesMax));
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);  // a second server on the port is a mistake
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, kWindowBytes);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_BDP_PROBE, 0);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kKeepaliveMs / 2);
@@ -145,10 +152,15 @@ std::optional<std::string> PeerName(const std::vector<std::string>& uris, std::s
   return name;
 }
 
-Bytes PeerFingerprint(const grpc::AuthContext& context) {
+std::string_view PeerPem(const grpc::AuthContext& context) {
   auto values = context.FindPropertyValues(GRPC_X509_PEM_CERT_PROPERTY_NAME);
   if (!context.IsPeerAuthenticated() || values.empty()) return {};
-  return FingerprintOfPem(std::string_view(values[0].data(), values[0].size()));
+  return {values[0].data(), values[0].size()};
+}
+
+Bytes PeerFingerprint(const grpc::AuthContext& context) {
+  std::string_view pem = PeerPem(context);
+  return pem.empty() ? Bytes() : FingerprintOfPem(pem);
 }
 
 }  // namespace hsm

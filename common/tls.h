@@ -43,7 +43,9 @@ std::vector<std::string> PeerUris(const grpc::AuthContext& context);
 std::vector<std::string> PeerUris(const grpc::ServerContextBase& context);
 // The NAME of the only urn:qhsm:{kind}:NAME the peer has ("node", "coordinator"); nothing if none or several.
 std::optional<std::string> PeerName(const std::vector<std::string>& uris, std::string_view kind);
-// SHA-256 of the peer's certificate in DER form; empty without one.
+// The peer's certificate as `context` has it; empty without one.
+std::string_view PeerPem(const grpc::AuthContext& context);
+// Its SHA-256 in DER form; empty without one.
 Bytes PeerFingerprint(const grpc::AuthContext& context);
 
 }  // namespace hsm

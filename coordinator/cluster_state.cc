@@ -8,6 +8,7 @@
 namespace hsm {
 namespace {
 
+constexpr absl::Duration kTurn = absl::Milliseconds(20);  // of a partition, while one at a time has work
 constexpr double kClockMargin =
     1.005;  // two uptime clocks differ by less: docs/replication.md, "Revocations"
 
@@ -46,16 +47,20 @@ bool ClusterState::Eligible(Slot& slot, const KeyUid* uid) {
 
 int ClusterState::Pick(const KeyUid* uid, uint32_t tried, uint64_t random_bits) {
   std::array<RouteLoad, limits::kPartitionsMax> loads;
+  uint32_t in_flight = 0;
   for (size_t i = 0; i < slots_.size(); ++i) {
     Slot& slot = *slots_[i];
     loads[i].eligible = (tried >> i & 1) == 0 && Eligible(slot, uid);
     loads[i].in_flight = slot.in_flight.load(std::memory_order_relaxed);
+    in_flight += loads[i].in_flight;
     loads[i].busy = slot.busy.load(std::memory_order_relaxed) != BusyWith::kNothing;
   }
   // A partition whose breaker is open gets one probe now and then, before the healthy ones.
   for (size_t i = 0; i < slots_.size(); ++i) {
     if ((tried >> i & 1) == 0 && AdmitProbe(i, uid)) return static_cast<int>(i);
   }
+  // With nothing under way anywhere any partition would do; the one that worked last has its caches warm.
+  if (in_flight == 0) random_bits = static_cast<uint32_t>(clock_.Uptime() / kTurn);
   return ChoosePartition(std::span(loads.data(), slots_.size()), random_bits);
 }
 

@@ -50,8 +50,8 @@ class ClusterState {
 
   // --- hot path ---
   // A READY partition whose breaker admits the operation, that is not in `tried` (bit per index) and not
-  // behind on `uid`; the less loaded of two drawn by `random_bits`. -1 if none. Does not count the operation:
-  // call Begin.
+  // behind on `uid`; the less loaded of two drawn by `random_bits`, or, with nothing under way, the one whose
+  // turn it is. -1 if none. Does not count the operation: call Begin.
   int Pick(const KeyUid* uid, uint32_t tried, uint64_t random_bits);
   // Whether a partition that is out for its errors only may be sent one operation now, to see whether it can
   // come back.

@@ -56,6 +56,22 @@ TEST_F(ClusterStateTest, RoutesOnlyToReadyPartitions) {
   EXPECT_EQ(cluster_->Pick(nullptr, 0, 1), -1);
 }
 
+TEST_F(ClusterStateTest, WithOneOperationAtATimePartitionsTakeTurns) {
+  MakeReady();
+  std::vector<int> turns(3);
+  for (int turn = 0; turn < 30; ++turn) {
+    const int chosen = cluster_->Pick(nullptr, 0, 1);
+    ASSERT_GE(chosen, 0);
+    ++turns[static_cast<size_t>(chosen)];
+    for (uint64_t bits : {0u, 7u, 1u << 31}) EXPECT_EQ(cluster_->Pick(nullptr, 0, bits), chosen);
+    clock_.Advance(absl::Milliseconds(20));
+  }
+  EXPECT_EQ(turns, (std::vector<int>{10, 10, 10}));
+  cluster_->Begin(0, 1);  // now it is by load, and by chance
+  EXPECT_EQ(cluster_->Pick(nullptr, 0, uint64_t{1} << 32 | 1), 1);
+  EXPECT_EQ(cluster_->Pick(nullptr, 0, uint64_t{1} << 32 | 2), 2);
+}
+
 TEST_F(ClusterStateTest, APartitionBehindOnAKeyIsNotAskedForIt) {
   MakeReady();
   KeyUid uid, other;
