@@ -17,6 +17,9 @@ constexpr double kWorthMore = 1.12;     // more lanes must bring this much
 constexpr double kWorthFewer = 0.97;    // fewer lanes may cost this much
 constexpr absl::Duration kPauseFirst = absl::Seconds(1);
 constexpr absl::Duration kPauseMax = absl::Seconds(16);
+constexpr absl::Duration kYieldLong =
+    absl::Milliseconds(1);                                  // somebody else's time slice, not a caller's turn
+constexpr uint32_t kNoYieldFirst = 16, kNoYieldMax = 1024;  // batches that wait for nobody after that
 
 }  // namespace
 
@@ -109,16 +112,27 @@ void Combiner::Lead(Waiter& self) {
 
 // Other callers of the same processor are often about to queue (they were woken by the batch before); one or
 // two turns for them make batches of 8 out of batches of 1. A caller who was alone last time waits for
-// nobody.
+// nobody. Nor does anyone while something else keeps the processor: who gives up a turn then gets the next
+// one milliseconds later.
 void Combiner::LetOthersQueue() {
   size_t before = queued_.load(std::memory_order_relaxed);
   if (before <= 1 && crowd_.load(std::memory_order_relaxed) <= 1) return;
+  if (no_yield_.load(std::memory_order_relaxed) > 0) {
+    no_yield_.fetch_sub(1, std::memory_order_relaxed);
+    return;
+  }
+  const absl::Duration began = clock_.Uptime();
   for (int turn = 0; turn < 2; ++turn) {
     sched_yield();
     size_t now = queued_.load(std::memory_order_relaxed);
-    if (now == before) return;
+    if (now == before) break;
     before = now;
   }
+  const bool slow = clock_.Uptime() - began > kYieldLong;
+  uint32_t pause = no_yield_pause_.load(std::memory_order_relaxed);
+  pause = slow ? std::clamp(pause * 2, kNoYieldFirst, kNoYieldMax) : pause / 2;
+  no_yield_pause_.store(pause, std::memory_order_relaxed);
+  if (slow) no_yield_.store(pause, std::memory_order_relaxed);
 }
 
 // With several lanes each takes its share, so that the others have something to do.

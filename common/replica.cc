@@ -1,8 +1,8 @@
 #include "common/replica.h"
 
-#include <openssl/sha.h>
-
 #include <algorithm>
+
+#include "common/aead.h"
 
 namespace hsm {
 namespace {
@@ -18,11 +18,6 @@ void AppendString(Bytes& out, ByteView text) {
 template <typename Range>
 void Append(Bytes& out, const Range& bytes) {
   out.insert(out.end(), bytes.begin(), bytes.end());
-}
-Bytes Sha256(ByteView data) {
-  Bytes out(SHA256_DIGEST_LENGTH);
-  SHA256(data.data(), data.size(), out.data());
-  return out;
 }
 
 }  // namespace

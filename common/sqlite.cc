@@ -96,6 +96,10 @@ std::string_view Statement::BlobAt(int column) const {
 
 int64_t Statement::IntAt(int column) const { return sqlite3_column_int64(handle_, column); }
 
+int64_t Statement::FullScanSteps() const {
+  return sqlite3_stmt_status(handle_, SQLITE_STMTSTATUS_FULLSCAN_STEP, 0);
+}
+
 absl::StatusOr<Database> Database::Open(const std::string& path, const OpenOptions& options) {
   int flags = SQLITE_OPEN_NOMUTEX | SQLITE_OPEN_EXRESCODE;
   flags |= options.read_only ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE;

@@ -41,6 +41,7 @@ class Statement {
 
   std::string_view BlobAt(int column) const;  // column from 0
   int64_t IntAt(int column) const;
+  int64_t FullScanSteps() const;  // rows it ever went through without an index
 
  private:
   friend class Database;

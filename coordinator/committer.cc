@@ -1,10 +1,9 @@
 #include "coordinator/committer.h"
 
-#include <openssl/sha.h>
-
 #include <algorithm>
 #include <set>
 
+#include "common/aead.h"
 #include "common/error.h"
 #include "common/limits.h"
 #include "common/log.h"
@@ -20,12 +19,6 @@ constexpr size_t kAuditEntryBytes = 512;
 constexpr uint32_t kDeniedPerSecond = 100;
 constexpr size_t kQueueMax = 4096;
 constexpr absl::Duration kRetryPause = absl::Milliseconds(50);
-
-std::string Sha256(std::string_view data) {
-  std::string out(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const uint8_t*>(data.data()), data.size(), reinterpret_cast<uint8_t*>(out.data()));
-  return out;
-}
 
 // What of a change counts against the limits of a transaction.
 struct Weight {
@@ -238,7 +231,7 @@ void Committer::AppendAudit(const AuditFields& fields, Plan& plan) {
   entry.set_correlation(fields.correlation);
   std::string bytes = entry.SerializeAsString();
   plan.next.set_audit_sequence(entry.sequence());
-  plan.next.set_audit_hash(Sha256(bytes));
+  plan.next.set_audit_hash(ToString(Sha256(View(bytes))));
   plan.next.set_commit(plan.next.commit() + 1);
   if (HSM_MUTANT("forget-audit-entry")) return;
   plan.transaction.ops.push_back(StoreOp::Put(store_key::Audit(entry.sequence()), std::move(bytes)));

@@ -1,10 +1,9 @@
 #include "coordinator/coordinator.h"
 
-#include <openssl/sha.h>
-
 #include <algorithm>
 #include <atomic>
 
+#include "common/aead.h"
 #include "common/check.h"
 #include "common/error.h"
 #include "common/limits.h"
@@ -304,9 +303,7 @@ absl::StatusOr<v1::ListAuditResponse> Coordinator::Impl::ListAudit(const Caller&
     bool linked = entry.sequence() == expected && (first ? entry.sequence() != 1 || entry.previous().empty()
                                                          : entry.previous() == previous_hash);
     if (!linked) response.set_chain_ok(false);
-    uint8_t hash[SHA256_DIGEST_LENGTH];
-    SHA256(reinterpret_cast<const uint8_t*>(record.value.data()), record.value.size(), hash);
-    previous_hash.assign(reinterpret_cast<char*>(hash), sizeof hash);
+    previous_hash = ToString(Sha256(View(record.value)));
     expected = entry.sequence() + 1;
     if (entry.sequence() >= from) *response.add_entries() = std::move(entry);
   }

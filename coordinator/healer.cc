@@ -1,9 +1,8 @@
 #include "coordinator/healer.h"
 
-#include <openssl/sha.h>
-
 #include <algorithm>
 
+#include "common/aead.h"
 #include "common/error.h"
 #include "common/log.h"
 
@@ -16,11 +15,7 @@ constexpr absl::Duration kHandoverTimeout = absl::Seconds(90);
 constexpr absl::Duration kHandoverPoll = absl::Milliseconds(100);
 constexpr absl::Duration kDrainTimeout = absl::Seconds(3);
 
-std::string FingerprintOf(const std::string& spki) {
-  Bytes hash(SHA256_DIGEST_LENGTH);
-  SHA256(reinterpret_cast<const uint8_t*>(spki.data()), spki.size(), hash.data());
-  return Hex(hash);
-}
+std::string FingerprintOf(const std::string& spki) { return Hex(Sha256(View(spki))); }
 
 bool WaitsForDomain(const PartitionView& view) {
   return (view.heartbeat.state() == rpc::NODE_STATE_NO_DOMAIN ||

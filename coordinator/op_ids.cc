@@ -2,8 +2,8 @@
 
 #include <google/protobuf/io/coded_stream.h>
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
-#include <openssl/sha.h>
 
+#include "common/aead.h"
 #include "common/error.h"
 #include "common/limits.h"
 #include "common/mutant.h"
@@ -43,10 +43,7 @@ absl::StatusOr<OpIds::Begun> OpIds::Begin(const Caller& caller, std::string_view
       return Error(v1::REASON_INVALID_ARGUMENT, "the op id carries a time in the future");
     }
   }
-  std::string hash(SHA256_DIGEST_LENGTH, '\0');
-  std::string input = std::string(operation) + '\0' + std::string(bytes);
-  SHA256(reinterpret_cast<const uint8_t*>(input.data()), input.size(),
-         reinterpret_cast<uint8_t*>(hash.data()));
+  const std::string hash = ToString(Sha256(View(std::string(operation) + '\0' + std::string(bytes))));
 
   std::string key = store_key::Op(id, caller.principal);
   {

@@ -1,7 +1,6 @@
 #include "coordinator/router.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "common/error.h"
@@ -56,7 +55,10 @@ struct Router::Work {
   }
 };
 
-Router::Router(Core& core) : core_(core), retries_("retry", kRetryThreads, kRetriesWaitingMax) {}
+Router::Router(Core& core)
+    : core_(core),
+      draws_(core.random.Below(UINT64_MAX)),
+      retries_("retry", kRetryThreads, kRetriesWaitingMax) {}
 
 Router::WorkPtr Router::MakeWork(v1::CryptoBatch& batch, std::vector<int> wanted,
                                  v1::CryptoBatchResult& results, Decide decide) {
@@ -272,12 +274,12 @@ void Router::Observe(size_t index, absl::Duration took) {
   usual.store(before + (absl::ToInt64Microseconds(took) - before) / 8, std::memory_order_relaxed);
 }
 
+// Only spreads load, so it need not be hard to foresee (splitmix64).
 uint64_t Router::DrawBits() {
-  uint64_t bits;
-  uint8_t raw[sizeof bits];
-  core_.random.Fill(raw);
-  std::memcpy(&bits, raw, sizeof bits);
-  return bits;
+  uint64_t bits = draws_.fetch_add(0x9e3779b97f4a7c15, std::memory_order_relaxed);
+  bits = (bits ^ bits >> 30) * 0xbf58476d1ce4e5b9;
+  bits = (bits ^ bits >> 27) * 0x94d049bb133111eb;
+  return bits ^ bits >> 31;
 }
 
 }  // namespace hsm

@@ -57,6 +57,7 @@ class Router {
   Core& core_;
   // Smoothed time of a batch, per partition, in microseconds; what is far beyond it is a hang.
   std::array<std::atomic<int64_t>, limits::kPartitionsMax> usual_us_{};
+  std::atomic<uint64_t> draws_;
   WorkerPool retries_;  // of what Start could not finish at once; last, for it uses the rest
 };
 

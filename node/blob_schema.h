@@ -12,6 +12,7 @@ CREATE TABLE IF NOT EXISTS heads(
   incarnation INTEGER NOT NULL, revision INTEGER NOT NULL, state INTEGER NOT NULL,
   body BLOB NOT NULL, mac BLOB NOT NULL, mac_generation INTEGER NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS heads_key ON heads(data_set, uid, attempt);
+CREATE INDEX IF NOT EXISTS heads_uid ON heads(uid);
 CREATE INDEX IF NOT EXISTS heads_attempt ON heads(attempt) WHERE attempt <> x'';
 CREATE TABLE IF NOT EXISTS versions(
   id INTEGER PRIMARY KEY, data_set INTEGER NOT NULL, attempt BLOB NOT NULL, uid BLOB NOT NULL,
@@ -24,6 +25,8 @@ CREATE TABLE IF NOT EXISTS tombstones(id INTEGER PRIMARY KEY, uid BLOB NOT NULL 
 CREATE TABLE IF NOT EXISTS quarantine(
   id INTEGER PRIMARY KEY, data_set INTEGER NOT NULL, uid BLOB NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
   body BLOB NOT NULL, mac BLOB NOT NULL, mac_generation INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS quarantine_uid ON quarantine(uid);
+CREATE INDEX IF NOT EXISTS quarantine_at ON quarantine(at);
 )sql";
 constexpr int64_t kFormat = 1;
 

@@ -154,6 +154,9 @@ class BlobStore {
   absl::StatusOr<HeadRow> ReadHead(DataSet data_set, const KeyUid& uid, const AttemptId& attempt);
   absl::StatusOr<VersionRow> ReadVersion(DataSet data_set, const KeyUid& uid, const KeyVersion& version);
 
+  // Rows that changes went through without an index, while nothing commits; only ClearProved may.
+  int64_t FullScanStepsForTest() const;
+
  private:
   struct Waiter;
   struct Writer;

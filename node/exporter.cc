@@ -1,7 +1,6 @@
 #include "node/exporter.h"
 
-#include <openssl/sha.h>
-
+#include "common/aead.h"
 #include "common/error.h"
 #include "common/limits.h"
 #include "common/mutant.h"
@@ -37,9 +36,7 @@ Bytes ExportBatchHash(const google::protobuf::RepeatedPtrField<internal::v1::Bac
       in.push_back(static_cast<uint8_t>(bytes.size() >> shift & 255));
     in.insert(in.end(), bytes.begin(), bytes.end());
   }
-  Bytes out(SHA256_DIGEST_LENGTH);
-  SHA256(in.data(), in.size(), out.data());
-  return out;
+  return Sha256(in);
 }
 
 absl::StatusOr<Bytes> Exporter::Rewrap(Kek from, Kek to, const KeySpec& spec, ByteView wrapped) {

@@ -57,13 +57,24 @@ class CryptoSession final : public BatchSession {
 
 class Handlers final : public rpc::Partition::Service {
  public:
-  Handlers(Lifecycle& life, WorkerPool& crypto) : life_(life), crypto_(crypto) {}
+  Handlers(Lifecycle& life, WorkerPool& crypto, std::function<void()> changed)
+      : life_(life), crypto_(crypto), changed_(std::move(changed)) {}
 
-  // Calls of the partition proper, and calls of its life before it has a domain.
+  // Calls of the partition proper, those of them after which it may hold other keys, and calls of its life
+  // before it has a domain.
 #define HSM_PARTITION_CALL(Method, Response)                                                         \
   grpc::Status Method(grpc::ServerContext* context, const rpc::Method##Request* request,             \
                       rpc::Response* response) override {                                            \
     return Serve(context, response, [&] { return OnPartition(&hsm::Partition::Method, *request); }); \
+  }
+#define HSM_CHANGING_CALL(Method, Response)                                                  \
+  grpc::Status Method(grpc::ServerContext* context, const rpc::Method##Request* request,     \
+                      rpc::Response* response) override {                                    \
+    return Serve(context, response, [&] {                                                    \
+      absl::StatusOr<rpc::Response> answer = OnPartition(&hsm::Partition::Method, *request); \
+      changed_();                                                                            \
+      return answer;                                                                         \
+    });                                                                                      \
   }
 #define HSM_LIFE_CALL(Method, Response)                                                  \
   grpc::Status Method(grpc::ServerContext* context, const rpc::Method##Request* request, \
@@ -80,22 +91,23 @@ class Handlers final : public rpc::Partition::Service {
   HSM_LIFE_CALL(TakeHandover, TakeHandoverResponse)
   HSM_LIFE_CALL(CompleteJoin, CompleteJoinResponse)
   HSM_PARTITION_CALL(Generate, GenerateResponse)
-  HSM_PARTITION_CALL(Transition, TransitionResponse)
+  HSM_CHANGING_CALL(Transition, TransitionResponse)
   HSM_PARTITION_CALL(Install, InstallResponse)
-  HSM_PARTITION_CALL(Activate, ActivateResponse)
-  HSM_PARTITION_CALL(Discard, DiscardResponse)
+  HSM_CHANGING_CALL(Activate, ActivateResponse)
+  HSM_CHANGING_CALL(Discard, DiscardResponse)
   HSM_PARTITION_CALL(Prove, ProveResponse)
-  HSM_PARTITION_CALL(Control, ControlResponse)
+  HSM_CHANGING_CALL(Control, ControlResponse)
   HSM_PARTITION_CALL(Digest, DigestResponse)
   HSM_PARTITION_CALL(ListBucket, ListBucketResponse)
-  HSM_PARTITION_CALL(PutRecords, PutRecordsResponse)
-  HSM_PARTITION_CALL(Quarantine, QuarantineResponse)
+  HSM_CHANGING_CALL(PutRecords, PutRecordsResponse)
+  HSM_CHANGING_CALL(Quarantine, QuarantineResponse)
   HSM_PARTITION_CALL(Export, ExportResponse)
   HSM_PARTITION_CALL(DeriveAead, DeriveAeadResponse)
   HSM_PARTITION_CALL(SignManifest, SignManifestResponse)
   HSM_PARTITION_CALL(CheckManifest, CheckManifestResponse)
   HSM_PARTITION_CALL(Import, ImportResponse)
 #undef HSM_PARTITION_CALL
+#undef HSM_CHANGING_CALL
 #undef HSM_LIFE_CALL
 
   absl::StatusOr<std::unique_ptr<BatchSession>> OpenCrypto(grpc::ServerContext& context);
@@ -120,6 +132,7 @@ class Handlers final : public rpc::Partition::Service {
 
   Lifecycle& life_;
   WorkerPool& crypto_;
+  const std::function<void()> changed_;
 };
 
 absl::StatusOr<std::unique_ptr<BatchSession>> Handlers::OpenCrypto(grpc::ServerContext& context) {
@@ -129,8 +142,10 @@ absl::StatusOr<std::unique_ptr<BatchSession>> Handlers::OpenCrypto(grpc::ServerC
 
 }  // namespace
 
-void BindPartitionHandlers(Lifecycle& life, WorkerPool& crypto, RpcServer& server) {
-  RpcBinder<rpc::Partition, Handlers> bind(server, std::make_shared<Handlers>(life, crypto));
+void BindPartitionHandlers(Lifecycle& life, WorkerPool& crypto, RpcServer& server,
+                           std::function<void()> changed) {
+  RpcBinder<rpc::Partition, Handlers> bind(server,
+                                           std::make_shared<Handlers>(life, crypto, std::move(changed)));
 #define HSM_BIND(Method) bind.Unary(#Method, &Handlers::Method)
   HSM_BIND(GetInfo);
   HSM_BIND(MakeDomain);

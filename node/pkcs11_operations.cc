@@ -137,12 +137,30 @@ absl::StatusOr<SecretBytes> Pkcs11Token::RsaDecrypt(TokenKey key, const KeySpec&
   return OaepDecode(hash, encoded.Expose());
 }
 
+absl::StatusOr<Bytes> Pkcs11Token::Impl::DrawIv(Session& session) {
+  constexpr size_t kIvBytes = 12, kIvsDrawn = 256;
+  {
+    MutexLock lock(ivs_mutex);
+    if (!ivs.empty()) {
+      Bytes iv(ivs.end() - kIvBytes, ivs.end());
+      ivs.resize(ivs.size() - kIvBytes);
+      return iv;
+    }
+  }
+  HSM_ASSIGN_OR_RETURN(Bytes drawn, session.Random(kIvBytes * kIvsDrawn));
+  Bytes iv(drawn.end() - kIvBytes, drawn.end());
+  drawn.resize(drawn.size() - kIvBytes);
+  MutexLock lock(ivs_mutex);
+  ivs = std::move(drawn);  // of two who drew at once, one's are dropped
+  return iv;
+}
+
 absl::StatusOr<GcmResult> Pkcs11Token::GcmEncrypt(TokenKey key, ByteView plaintext, ByteView aad) {
   HSM_ASSIGN_OR_RETURN(Impl::ObjectPtr object, impl_->Find(key));
   HSM_RETURN_IF_ERROR(CheckUse(TokenCall::kGcmEncrypt, object->spec, object->policy));
   return impl_->Run(*object, [&](Session& session, CK_OBJECT_HANDLE handle) -> absl::StatusOr<GcmResult> {
-    constexpr size_t kIvBytes = 12, kTagBytes = 16;
-    HSM_ASSIGN_OR_RETURN(Bytes iv, session.Random(kIvBytes));
+    constexpr size_t kTagBytes = 16;
+    HSM_ASSIGN_OR_RETURN(Bytes iv, impl_->DrawIv(session));
     Mechanism mechanism = Mechanism::Gcm(iv, aad, 8 * kTagBytes);
     GcmResult result;
     HSM_ASSIGN_OR_RETURN(result.ciphertext, session.Encrypt(mechanism, handle, plaintext));

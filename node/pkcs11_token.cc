@@ -121,21 +121,25 @@ void Pkcs11Token::Impl::DestroyHandle(CK_OBJECT_HANDLE handle) {
   (void)keeper.DestroyObject(handle);  // gone already, or gone with the session
 }
 
-absl::Status Pkcs11Token::Impl::CheckUnwrapped(const KeySpec& spec, CK_OBJECT_HANDLE handle) {
+absl::Status Pkcs11Token::Impl::CheckUnwrapped(Session& session, const KeySpec& spec,
+                                               CK_OBJECT_HANDLE handle) {
+  std::vector<CK_ATTRIBUTE_TYPE> types = {CKA_SENSITIVE, CKA_WRAP_WITH_TRUSTED, CKA_PRIVATE};
+  const size_t flags = types.size();
+  if (spec.type == v1::KEY_TYPE_EC_HSM) types.push_back(CKA_EC_PARAMS);
+  if (spec.type == v1::KEY_TYPE_RSA_HSM) types.push_back(CKA_MODULUS);
+  HSM_ASSIGN_OR_RETURN(auto values, session.Attributes(handle, types));
   // Some modules take an unwrap template and ignore it; so what came out is looked at.
-  for (CK_ATTRIBUTE_TYPE must : {CKA_SENSITIVE, CKA_WRAP_WITH_TRUSTED, CKA_PRIVATE}) {
-    HSM_ASSIGN_OR_RETURN(bool is, keeper.BoolAttribute(handle, must));
-    if (!is) return Error(v1::REASON_SELF_TEST_FAILED, "the token ignores the template of a new key");
+  for (size_t i = 0; i < flags; ++i) {
+    if (!values[i] || values[i]->size() != 1 || values[i]->front() == CK_FALSE)
+      return Error(v1::REASON_SELF_TEST_FAILED, "the token ignores the template of a new key");
   }
-  const absl::Status corrupt = Error(v1::REASON_RECORD_CORRUPT, "the wrapped key is of another kind");
+  bool right = true;
   if (spec.type == v1::KEY_TYPE_EC_HSM) {
-    auto parameters = keeper.Attribute(handle, CKA_EC_PARAMS);
-    if (!parameters.ok() || !EqualConstantTime(*parameters, CurveParameters(spec.curve))) return corrupt;
+    right = values[flags] && EqualConstantTime(*values[flags], CurveParameters(spec.curve));
   } else if (spec.type == v1::KEY_TYPE_RSA_HSM) {
-    auto modulus = keeper.Attribute(handle, CKA_MODULUS);
-    if (!modulus.ok() || modulus->size() != spec.size_bits / 8) return corrupt;
+    right = values[flags] && values[flags]->size() == spec.size_bits / 8;
   }
-  return absl::OkStatus();
+  return right ? absl::OkStatus() : Error(v1::REASON_RECORD_CORRUPT, "the wrapped key is of another kind");
 }
 
 absl::StatusOr<TokenKey> Pkcs11Token::Unwrap(Kek kek, const KeySpec& spec, const ObjectPolicy& policy,
@@ -157,14 +161,8 @@ absl::StatusOr<TokenKey> Pkcs11Token::Unwrap(Kek kek, const KeySpec& spec, const
   auto object = std::make_shared<Impl::Object>(*impl_, spec, policy, *made);
   object->kek = kek;
   object->blob.assign(wrapped.begin(), wrapped.end());
-  {
-    MutexLock lock(impl_->mutations);
-    absl::Status checked = impl_->CheckUnwrapped(spec, *made);
-    if (!checked.ok()) {
-      (void)impl_->keeper.DestroyObject(object->handle.exchange(CK_INVALID_HANDLE));
-      return checked;
-    }
-  }
+  HSM_ASSIGN_OR_RETURN(SessionPool::Lease lease, impl_->pool.Take());
+  HSM_RETURN_IF_ERROR(impl_->CheckUnwrapped(*lease, spec, *made));
   return impl_->Add(std::move(object));
 }
 
@@ -194,14 +192,14 @@ absl::StatusOr<CK_OBJECT_HANDLE> Pkcs11Token::Impl::GenerateSecret(const KeySpec
   attributes.Ulong(CKA_VALUE_LEN, spec.size_bits / 8);
   MutexLock lock(mutations);
   HSM_ASSIGN_OR_RETURN(CK_OBJECT_HANDLE made, keeper.GenerateKey(Mechanism::Plain(mechanism), attributes));
-  absl::Status checked = CheckUnwrapped(spec, made);
+  absl::Status checked = CheckUnwrapped(keeper, spec, made);
   if (!checked.ok()) (void)keeper.DestroyObject(made);
   HSM_RETURN_IF_ERROR(checked);
   return made;
 }
 
 absl::StatusOr<Bytes> Pkcs11Token::Impl::ReadPublic(const KeySpec& spec, const pkcs11::KeyPair& pair) {
-  HSM_RETURN_IF_ERROR(CheckUnwrapped(spec, pair.private_key));
+  HSM_RETURN_IF_ERROR(CheckUnwrapped(keeper, spec, pair.private_key));
   if (spec.type == v1::KEY_TYPE_RSA_HSM) {
     HSM_ASSIGN_OR_RETURN(Bytes modulus, keeper.Attribute(pair.public_key, CKA_MODULUS));
     HSM_ASSIGN_OR_RETURN(Bytes exponent, keeper.Attribute(pair.public_key, CKA_PUBLIC_EXPONENT));

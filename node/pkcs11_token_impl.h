@@ -48,10 +48,13 @@ struct Pkcs11Token::Impl {
   absl::Status Repair(Object& object, CK_OBJECT_HANDLE failed);
   // SPKI of a new pair, after CheckUnwrapped of its private half.
   absl::StatusOr<Bytes> ReadPublic(const KeySpec& spec, const pkcs11::KeyPair& pair) HSM_REQUIRES(mutations);
-  absl::Status CheckUnwrapped(const KeySpec& spec, CK_OBJECT_HANDLE handle) HSM_REQUIRES(mutations);
+  // Only reads; `session` is the keeper while `mutations` is held, or a leased one.
+  absl::Status CheckUnwrapped(pkcs11::Session& session, const KeySpec& spec, CK_OBJECT_HANDLE handle);
   // Whether the token can make keys of this curve and wrap them; tried once per curve.
   absl::Status CheckCurve(v1::Curve curve);
   absl::StatusOr<CK_OBJECT_HANDLE> HmacHandle(Object& object);
+  // 12 bytes of the token's generator, which is asked for many at a time; each is given out once.
+  absl::StatusOr<Bytes> DrawIv(pkcs11::Session& session);
 
   // GENERAL_ERROR says "bad input" on one token and "device gone" on another: asks the token for a real
   // operation.
@@ -94,6 +97,9 @@ struct Pkcs11Token::Impl {
   pkcs11::Session keeper HSM_GUARDED_BY(mutations);
   std::optional<KekSet> keks;  // fixed after Open, but for handles found again (kek_handles)
   std::array<std::atomic<CK_OBJECT_HANDLE>, 2> kek_handles{};
+
+  Mutex ivs_mutex;
+  Bytes ivs HSM_GUARDED_BY(ivs_mutex);  // taken from the end
 
   SessionPool pool;
 

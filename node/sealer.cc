@@ -1,9 +1,8 @@
 #include "node/sealer.h"
 
-#include <openssl/sha.h>
-
 #include <utility>
 
+#include "common/aead.h"
 #include "common/error.h"
 #include "common/mutant.h"
 #include "common/status_macros.h"
@@ -26,12 +25,6 @@ void AppendField(Bytes& out, ByteView field) {
 Bytes Fields(std::initializer_list<ByteView> fields) {
   Bytes out;
   for (ByteView field : fields) AppendField(out, field);
-  return out;
-}
-
-Bytes Sha256(ByteView data) {
-  Bytes out(SHA256_DIGEST_LENGTH);
-  SHA256(data.data(), data.size(), out.data());
   return out;
 }
 

@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
+#include <utility>
 
 #include "common/error.h"
 #include "common/limits.h"
@@ -15,17 +16,18 @@
 
 namespace hsm {
 namespace {
-constexpr auto kAskTimeout = std::chrono::milliseconds(900);  // less than the heartbeat's pace
+constexpr auto kAskTimeout = std::chrono::milliseconds(900);   // less than the heartbeat's pace
+constexpr absl::Duration kReportGap = absl::Milliseconds(50);  // many changes make few reports
 constexpr absl::Duration kStopTimeout = absl::Seconds(2);
 constexpr size_t kCallThreads = 64;
 constexpr size_t kStreamsMax = 128;
 }  // namespace
 
 struct NodeServer::Rpc {
-  Rpc(Lifecycle& life, const NodeConfig::Limits& limits)
+  Rpc(Lifecycle& life, const NodeConfig::Limits& limits, std::function<void()> changed)
       : crypto("crypto", limits.workers, limits.queue_max),
         server(loop, {.workers = kCallThreads, .queue_max = limits.queue_max, .streams_max = kStreamsMax}) {
-    BindPartitionHandlers(life, crypto, server);
+    BindPartitionHandlers(life, crypto, server, std::move(changed));
   }
   WorkerPool crypto;  // it may hold batches of the server's streams: the server is drained first
   CompletionLoop loop{"streams"};
@@ -40,7 +42,7 @@ struct NodeServer::Rpc {
 };
 
 NodeServer::NodeServer(Lifecycle& life)
-    : life_(life), rpc_(std::make_unique<Rpc>(life, life.config().limits)) {}
+    : life_(life), rpc_(std::make_unique<Rpc>(life, life.config().limits, [this] { ReportSoon(); })) {}
 
 absl::StatusOr<std::unique_ptr<NodeServer>> NodeServer::Start(Lifecycle& life) {
   const NodeConfig& config = life.config();
@@ -77,11 +79,19 @@ void NodeServer::HeartbeatLoop() {
       if (granted) rpc_->leader = asked;
     }
     MutexLock lock(mutex_);
-    bool stopping = RealClock().Await(
-        mutex_, changed_, [this]() HSM_NO_ANALYSIS { return stop_; },
-        absl::Milliseconds(limits::kHeartbeatMs));
-    if (stopping) return;
+    RealClock().Await(mutex_, changed_, [this]() HSM_NO_ANALYSIS { return stop_; }, kReportGap);
+    RealClock().Await(
+        mutex_, changed_, [this]() HSM_NO_ANALYSIS { return stop_ || report_soon_; },
+        absl::Milliseconds(limits::kHeartbeatMs) - kReportGap);
+    if (stop_) return;
+    report_soon_ = false;
   }
+}
+
+void NodeServer::ReportSoon() {
+  MutexLock lock(mutex_);
+  if (std::exchange(report_soon_, true)) return;
+  changed_.NotifyAll();
 }
 
 bool NodeServer::Ask(size_t index) {

@@ -20,13 +20,15 @@ class NodeServer {
   struct Rpc;  // all that needs gRPC's headers
   explicit NodeServer(Lifecycle& life);
   void HeartbeatLoop();
+  void ReportSoon();             // what this partition holds has changed: status should not lag behind
   bool Ask(size_t coordinator);  // whether it granted
 
   Lifecycle& life_;
-  std::unique_ptr<Rpc> rpc_;
   Mutex mutex_;
   CondVar changed_;
   bool stop_ HSM_GUARDED_BY(mutex_) = false;
+  bool report_soon_ HSM_GUARDED_BY(mutex_) = false;
+  std::unique_ptr<Rpc> rpc_;  // its calls use what is above
   Thread heartbeat_;
 };
 

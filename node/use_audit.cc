@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/sha.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -10,6 +9,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "common/aead.h"
 #include "common/error.h"
 #include "common/file.h"
 #include "common/log.h"
@@ -25,7 +25,7 @@ namespace {
 constexpr std::string_view kFileMagic = "QHUA1\n";
 constexpr uint32_t kBlockMagic = 0x51485542;
 constexpr size_t kEntryBytes = 8 + 8 + 16 + 16 + 16 + 1 + 1 + 2 + 8;
-constexpr size_t kHashBytes = SHA256_DIGEST_LENGTH;
+constexpr size_t kHashBytes = 32;
 constexpr size_t kBlockEntriesMax = 64 * 1024;
 constexpr size_t kFileBytesCap = 1ull << 30;  // more than any Options::file_bytes_max
 
@@ -68,9 +68,7 @@ UseEntry ReadEntry(ByteView in) {
 Bytes ChainHash(ByteView previous, ByteView entries) {
   Bytes in(previous.begin(), previous.end());
   in.insert(in.end(), entries.begin(), entries.end());
-  Bytes out(kHashBytes);
-  SHA256(in.data(), in.size(), out.data());
-  return out;
+  return Sha256(in);
 }
 
 Bytes FileHeader(const std::string& node, const UseAuditHead& head) {

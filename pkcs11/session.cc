@@ -149,6 +149,24 @@ absl::StatusOr<Bytes> Session::Attribute(CK_OBJECT_HANDLE object, CK_ATTRIBUTE_T
   return value;
 }
 
+absl::StatusOr<std::vector<std::optional<Bytes>>> Session::Attributes(
+    CK_OBJECT_HANDLE object, std::span<const CK_ATTRIBUTE_TYPE> types) {
+  constexpr size_t kBytesEach = 512;  // RSA-4096's modulus
+  Bytes values(types.size() * kBytesEach);
+  std::vector<CK_ATTRIBUTE> wanted;
+  for (size_t i = 0; i < types.size(); ++i)
+    wanted.push_back({types[i], values.data() + i * kBytesEach, kBytesEach});
+  const CK_RV rv = (*library_)->C_GetAttributeValue(handle_, object, wanted.data(), wanted.size());
+  if (rv != CKR_ATTRIBUTE_SENSITIVE && rv != CKR_ATTRIBUTE_TYPE_INVALID)
+    HSM_RETURN_IF_ERROR(FromRv(rv, "C_GetAttributeValue"));
+  std::vector<std::optional<Bytes>> out(types.size());
+  for (size_t i = 0; i < types.size(); ++i) {
+    const auto* value = static_cast<const uint8_t*>(wanted[i].pValue);
+    if (wanted[i].ulValueLen <= kBytesEach) out[i].emplace(value, value + wanted[i].ulValueLen);
+  }
+  return out;
+}
+
 absl::StatusOr<CK_ULONG> Session::UlongAttribute(CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type) {
   CK_ULONG number = 0;
   CK_ATTRIBUTE attribute = {type, &number, sizeof number};

@@ -1,4 +1,5 @@
 #pragma once
+#include <optional>
 #include <span>
 #include <utility>
 #include <vector>
@@ -52,6 +53,9 @@ class Session {
   absl::StatusOr<Bytes> Wrap(Mechanism mechanism, CK_OBJECT_HANDLE key, CK_OBJECT_HANDLE target);
   absl::StatusOr<std::vector<CK_OBJECT_HANDLE>> Find(Template attributes);  // at most 100,000
   absl::StatusOr<Bytes> Attribute(CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type);
+  // Several at once; absent is what the object lacks or does not reveal. At most 512 bytes each.
+  absl::StatusOr<std::vector<std::optional<Bytes>>> Attributes(CK_OBJECT_HANDLE object,
+                                                               std::span<const CK_ATTRIBUTE_TYPE> types);
   absl::StatusOr<CK_ULONG> UlongAttribute(CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type);
   absl::StatusOr<bool> BoolAttribute(CK_OBJECT_HANDLE object, CK_ATTRIBUTE_TYPE type);
 
