@@ -140,7 +140,8 @@ absl::Status Lifecycle::OpenDomain(const rpc::DomainBundle& bundle) {
   if (TokenIsEmpty(status)) return ForgetDomain(status);
   if (!NeedsOperator(status)) return status;
   LogError("the partition refuses to serve", {{"error", status}});
-  SetState(rpc::NODE_STATE_REFUSED, DetailOf(status).message());
+  SetState(rpc::NODE_STATE_REFUSED,
+           DetailOf(status).message() + ". " + std::string(ReasonHint(ReasonOf(status))));
   return absl::OkStatus();
 }
 
