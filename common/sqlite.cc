@@ -96,6 +96,8 @@ std::string_view Statement::BlobAt(int column) const {
 
 int64_t Statement::IntAt(int column) const { return sqlite3_column_int64(handle_, column); }
 
+int64_t Statement::Steps() const { return sqlite3_stmt_status(handle_, SQLITE_STMTSTATUS_VM_STEP, 0); }
+
 int64_t Statement::FullScanSteps() const {
   return sqlite3_stmt_status(handle_, SQLITE_STMTSTATUS_FULLSCAN_STEP, 0);
 }

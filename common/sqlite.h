@@ -42,6 +42,7 @@ class Statement {
   std::string_view BlobAt(int column) const;  // column from 0
   int64_t IntAt(int column) const;
   int64_t FullScanSteps() const;  // rows it ever went through without an index
+  int64_t Steps() const;          // instructions of SQLite's machine it ever took
 
  private:
   friend class Database;

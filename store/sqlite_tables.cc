@@ -83,7 +83,7 @@ absl::Status SqliteTables::Prepare(bool writes) {
       {&revisions_, "SELECT create_revision, mod_revision FROM record WHERE key = ?1", false},
       {&scan_,
        "SELECT key, value, create_revision, mod_revision FROM record "
-       "WHERE key >= ?1 AND key > ?2 AND key < ?3 ORDER BY key LIMIT ?4",
+       "WHERE key >= ?1 AND key < ?2 ORDER BY key LIMIT ?3",
        false},
       {&changes_, "SELECT revision, keys FROM change WHERE revision > ?1 ORDER BY revision LIMIT ?2", false},
       {&put_,
@@ -149,7 +149,9 @@ absl::StatusOr<StorePage> SqliteTables::Scan(const std::string& prefix, const st
   HSM_ASSIGN_OR_RETURN(page.revision, Revision());
   std::string end = prefix + '\x7f';  // behind every printable character
   size_t bytes = 0;
-  scan_.Reset().Blob(1, prefix).Blob(2, after).Blob(3, end).Int(4, static_cast<int64_t>(limit) + 1);
+  // One lower bound: of two, SQLite looks up the first and walks to the second, row by row.
+  const std::string begin = after < prefix ? prefix : after + '\0';
+  scan_.Reset().Blob(1, begin).Blob(2, end).Int(3, static_cast<int64_t>(limit) + 1);
   while (true) {
     absl::StatusOr<bool> row = scan_.Step();
     if (!row.ok()) {

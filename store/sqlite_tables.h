@@ -43,6 +43,7 @@ class SqliteTables {
   absl::Status CopyInto(const std::string& file);
 
   sqlite::Database& database() { return database_; }
+  int64_t ScanStepsForTest() const { return scan_.Steps(); }
 
  private:
   explicit SqliteTables(sqlite::Database database) : database_(std::move(database)) {}

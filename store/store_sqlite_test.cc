@@ -19,6 +19,7 @@
 #include "common/sqlite.h"
 #include "common/thread.h"
 #include "store/fenced_store.h"
+#include "store/sqlite_tables.h"
 #include "tests/testing/crash_vfs.h"
 
 namespace hsm {
@@ -80,6 +81,24 @@ class StoreSqliteTest : public ::testing::Test {
   std::unique_ptr<CrashVfs> disk_;
   std::unique_ptr<Store> store_;
 };
+
+TEST_F(StoreSqliteTest, ALatePageCostsWhatTheFirstDoes) {
+  OpenInMemory();
+  for (int i = 0; i < 20; ++i) {
+    StoreTransaction fill;
+    for (int k = 0; k < 50; ++k)
+      fill.ops.push_back(StoreOp::Put("k/" + std::to_string(1000 + 50 * i + k), "value"));
+    ASSERT_TRUE(store_->Commit(fill).status.ok());
+  }
+  auto tables = SqliteTables::Open(options_.path, SqliteTables::Role::kReader, options_);
+  ASSERT_TRUE(tables.ok()) << tables.status();
+  ASSERT_THAT((*tables)->Scan("k/", "", 10)->records, SizeIs(10));
+  const int64_t first = (*tables)->ScanStepsForTest();
+  const auto late = (*tables)->Scan("k/", "k/1900", 10);
+  ASSERT_THAT(late->records, SizeIs(10));
+  EXPECT_EQ(late->records[0].key, "k/1901");
+  EXPECT_LT((*tables)->ScanStepsForTest() - first, 2 * first);
+}
 
 TEST_F(StoreSqliteTest, EverythingButTheTermOutlivesTheProcess) {
   Open();
