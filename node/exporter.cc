@@ -51,6 +51,7 @@ absl::StatusOr<rpc::ExportResponse> Exporter::Export(const rpc::ExportRequest& r
   HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
   HSM_RETURN_IF_ERROR(CheckBackupId(request.backup_id()));
   rpc::ExportResponse response;
+  const NodeCore::BulkTurn turn(core_);
   size_t versions = 0;
   for (const internal::v1::KeyRecords& records : request.records()) {
     versions += static_cast<size_t>(records.versions_size());
@@ -88,6 +89,7 @@ absl::StatusOr<rpc::ImportResponse> Exporter::Import(const rpc::ImportRequest& r
     return Error(v1::REASON_INVALID_ARGUMENT, "an import narrows each key or none");
   }
   rpc::ImportResponse response;
+  const NodeCore::BulkTurn turn(core_);
   size_t versions = 0;
   for (int i = 0; i < request.keys_size(); ++i) {
     const internal::v1::BackupKey& key = request.keys(i);

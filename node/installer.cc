@@ -226,12 +226,15 @@ absl::StatusOr<rpc::ProveResponse> Installer::Prove(const rpc::ProveRequest& req
   rpc::ProveResponse response;
   BlobBatch batch;
   std::vector<Proven> proven;
-  for (const rpc::ProveItem& subject : request.items()) {
-    absl::StatusOr<rpc::ProveAnswer> answer = ProveOne(index, subject, batch, proven);
-    if (answer.ok()) {
-      *response.add_answers() = *std::move(answer);
-    } else {
-      *response.add_answers()->mutable_error() = DetailOf(answer.status());
+  {
+    const NodeCore::BulkTurn turn(core_);
+    for (const rpc::ProveItem& subject : request.items()) {
+      absl::StatusOr<rpc::ProveAnswer> answer = ProveOne(index, subject, batch, proven);
+      if (answer.ok()) {
+        *response.add_answers() = *std::move(answer);
+      } else {
+        *response.add_answers()->mutable_error() = DetailOf(answer.status());
+      }
     }
   }
   HSM_RETURN_IF_ERROR(core_.blobs.Commit(batch));  // PROVED is durable before anybody hears of it
