@@ -17,6 +17,7 @@ constexpr Target kTargets[] = {
     {"text", Text},
     {"token_object", TokenObject},
     {"use_audit", UseAuditFile},
+    {"security_domain", SecurityDomain},
 };
 
 std::span<const Target> Targets() { return kTargets; }

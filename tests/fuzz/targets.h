@@ -15,5 +15,6 @@ void KeyEncoding(ByteView input);
 void Text(ByteView input);
 void TokenObject(ByteView input);
 void UseAuditFile(ByteView input);
+void SecurityDomain(ByteView input);
 
 }  // namespace hsm::fuzz
