@@ -19,7 +19,7 @@ constexpr absl::Duration kPauseFirst = absl::Seconds(1);
 constexpr absl::Duration kPauseMax = absl::Seconds(16);
 constexpr absl::Duration kYieldLong =
     absl::Milliseconds(1);                                  // somebody else's time slice, not a caller's turn
-constexpr uint32_t kNoYieldFirst = 16, kNoYieldMax = 1024;  // batches that wait for nobody after that
+constexpr int32_t kNoYieldFirst = 16, kNoYieldMax = 1024;  // batches that wait for nobody after that
 
 }  // namespace
 
@@ -129,7 +129,7 @@ void Combiner::LetOthersQueue() {
     before = now;
   }
   const bool slow = clock_.Uptime() - began > kYieldLong;
-  uint32_t pause = no_yield_pause_.load(std::memory_order_relaxed);
+  int32_t pause = no_yield_pause_.load(std::memory_order_relaxed);
   pause = slow ? std::clamp(pause * 2, kNoYieldFirst, kNoYieldMax) : pause / 2;
   no_yield_pause_.store(pause, std::memory_order_relaxed);
   if (slow) no_yield_.store(pause, std::memory_order_relaxed);

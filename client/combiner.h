@@ -94,8 +94,8 @@ class Combiner {
   LaneTuner tuner_ HSM_GUARDED_BY(mutex_);
   std::atomic<size_t> queued_{0};
   std::atomic<size_t> crowd_{0};  // operations sent and waiting when the last batch ended
-  // Batches left that give no turn away, and how many it was last time. Lanes may race: it is a guess anyway.
-  std::atomic<uint32_t> no_yield_{0}, no_yield_pause_{0};
+  // Batches left that give no turn away (below zero when lanes race: none), and how many it was last time.
+  std::atomic<int32_t> no_yield_{0}, no_yield_pause_{0};
 };
 
 }  // namespace hsm
