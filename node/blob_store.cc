@@ -256,9 +256,13 @@ absl::StatusOr<std::unique_ptr<BlobStore>> BlobStore::Open(const Options& option
   if (format != 0 && format != kFormat) {
     return Error(v1::REASON_STORE_FAILED, "the node's record store has a format this version does not know");
   }
-  // Also on a store that exists: indexes may have been added since.
-  HSM_RETURN_IF_ERROR(
-      writing.Exec("BEGIN IMMEDIATE;" + std::string(kSchema) + "PRAGMA user_version=1; COMMIT"));
+  // A store of before may lack the newest index; one that has it is not written to: the disk may be full.
+  HSM_ASSIGN_OR_RETURN(int64_t complete,
+                       writing.QueryInt("SELECT count(*) FROM sqlite_schema WHERE name = 'quarantine_at'"));
+  if (complete == 0) {
+    HSM_RETURN_IF_ERROR(
+        writing.Exec("BEGIN IMMEDIATE;" + std::string(kSchema) + "PRAGMA user_version=1; COMMIT"));
+  }
 
   std::unique_ptr<BlobStore> store(new BlobStore);
   store->writer_ = std::make_unique<Writer>(std::move(writing));

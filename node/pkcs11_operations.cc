@@ -138,7 +138,7 @@ absl::StatusOr<SecretBytes> Pkcs11Token::RsaDecrypt(TokenKey key, const KeySpec&
 }
 
 absl::StatusOr<Bytes> Pkcs11Token::Impl::DrawIv(Session& session) {
-  constexpr size_t kIvBytes = 12, kIvsDrawn = 256;
+  constexpr size_t kIvBytes = 12, kIvsDrawn = 64;
   {
     MutexLock lock(ivs_mutex);
     if (!ivs.empty()) {
