@@ -172,8 +172,9 @@ absl::Status ListBackups(const JobArguments& a) {
       {"FOLDER", "COMPLETE", "KEYS", "VERSIONS", "CREATED", "MESSAGE"}};
   for (const v1::BackupSummary& backup : list.backups()) {
     backups.Add(BackupSummaryJson(backup));
-    rows.push_back({backup.folder(), backup.complete() ? "yes" : "NO", fmt::format("{}", backup.keys()),
-                    fmt::format("{}", backup.versions()), TimeText(backup.created()), backup.message()});
+    auto count = [&](uint64_t n) { return backup.complete() ? fmt::format("{}", n) : std::string("-"); };
+    rows.push_back({backup.folder(), backup.complete() ? "yes" : "NO", count(backup.keys()),
+                    count(backup.versions()), TimeText(backup.created()), backup.message()});
   }
   Print(Json::Object({{"backups", backups}}), Columns(rows));
   return absl::OkStatus();
@@ -198,10 +199,11 @@ void TargetOption(Command& verb, const Arguments& a) {
   verb.Text("--target", a->target, "directory, absolute, on the coordinator's host").Required();
 }
 void IdOption(Command& verb, const Arguments& a) {
-  verb.Text("--id,--job-id", a->id, "32 hex digits").Required();
+  verb.Text("--id,--job-id,ID", a->id, "the job_id: 32 hex digits").Required();
 }
 void OpIdOption(Command& verb, const Arguments& a) {
-  verb.Text("--op-id", a->op_id, "32 hex digits; the same id again starts nothing new");
+  verb.Text("--op-id", a->op_id,
+            "the same id again starts nothing new; 32 hex digits, of which the first 12 are the time in ms");
 }
 
 }  // namespace

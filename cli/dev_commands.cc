@@ -68,6 +68,9 @@ std::string WhyNotReady(const absl::StatusOr<v1::HsmStatus>& status) {
     out += fmt::format(", {} is {}{}{}", p.name(), PartitionStateText(p.state()),
                        p.message().empty() ? "" : ": ", p.message());
   }
+  for (const std::string& warning : status->warnings()) {
+    if (warning.starts_with("short-of-space")) out += ", " + warning;
+  }
   return out;
 }
 
@@ -78,13 +81,28 @@ void PrintLogTail(const DevCluster& cluster, const DevProcess& process) {
   fmt::print(stderr, "--- end of {}\n{}", cluster.LogFile(process), text->substr(start));
 }
 
+// The last thing of level error that the process has logged, e.g. that its port is taken; empty if none.
+std::string LastError(const DevCluster& cluster, const std::string& process) {
+  for (const DevProcess& candidate : cluster.Processes()) {
+    if (candidate.name != process) continue;
+    auto text = ReadTextFile(cluster.LogFile(candidate), size_t{64} << 20);
+    const size_t line = text.ok() ? text->rfind(" error [") : std::string::npos;
+    if (line == std::string::npos) return "";
+    const size_t start = text->find("] ", line);
+    return start == std::string::npos ? "" : text->substr(start + 2, text->find('\n', start) - start - 2);
+  }
+  return "";
+}
+
 // The reason why processes keep dying, if they do.
 std::optional<std::string> Hopeless(const DevCluster& cluster) {
   auto processes = ListProcesses(cluster.data);
   if (!processes.ok()) return std::string("the supervisor ended");
   for (const DevProcessState& process : *processes) {
     if (process.restarts >= kRestartsMax && process.last_end != "exit 75") {
-      return fmt::format("{} does not stay up ({})", process.name, process.last_end);
+      const std::string error = LastError(cluster, process.name);
+      return fmt::format("{} does not stay up ({}{}{})", process.name, process.last_end,
+                         error.empty() ? "" : ": ", error);
     }
   }
   return std::nullopt;

@@ -123,8 +123,9 @@ std::string PartitionStateText(v1::PartitionState state) {
 }
 
 Json PartitionJson(const v1::PartitionStatus& partition) {
-  // Never heard of since the coordinator started: its figures are not known, which is not 0.
-  const bool unknown = partition.state() == v1::PARTITION_STATE_DOWN && partition.backend().empty();
+  // Never heard of since the coordinator started, or its token cannot be used: its figures are not known,
+  // which is not 0.
+  const bool unknown = partition.backend().empty();
   auto figure = [unknown](auto value) { return unknown ? Json() : Json(value); };
   return Json::Object({{"name", partition.name()},
                        {"state", PartitionStateText(partition.state())},
@@ -177,8 +178,10 @@ std::string PartitionsTable(const v1::HsmStatus& status) {
   std::vector<std::vector<std::string>> rows = {
       {"PARTITION", "STATE", "KEYS", "PROVED", "OPS/S", "BUSY", "BACKEND", "PROFILE", "ADDRESS", "MESSAGE"}};
   for (const auto& p : status.partitions()) {
-    rows.push_back({p.name(), PartitionStateText(p.state()), fmt::format("{}", p.keys()),
-                    fmt::format("{}", p.proved()), fmt::format("{:.0f}", p.ops_per_second()),
+    const bool known = !p.backend().empty();
+    rows.push_back({p.name(), PartitionStateText(p.state()), known ? fmt::format("{}", p.keys()) : "-",
+                    known ? fmt::format("{}", p.proved()) : "-",
+                    known ? fmt::format("{:.0f}", p.ops_per_second()) : "-",
                     p.busy().empty() ? "-" : p.busy(), p.backend(), p.profile(), p.address(), p.message()});
   }
   return Columns(rows);

@@ -24,7 +24,11 @@ Json LiveJson(const google::protobuf::RepeatedPtrField<v1::PartitionThroughput>&
   return live;
 }
 
+// The total is known once the catalogue is pinned: until then nobody knows how many keys there are.
+bool CountsKnown(const v1::Job& job) { return job.total() != 0 || job.status() == v1::JOB_STATUS_SUCCEEDED; }
+
 std::string ForecastText(const v1::ThroughputForecast& forecast) {
+  if (!forecast.has_ratio() && !forecast.has_seconds()) return "-";
   return fmt::format("throughput {} of baseline for {}, {} partition(s) busy",
                      RatioText(forecast.has_ratio(), forecast.ratio()),
                      SecondsText(forecast.has_seconds(), forecast.seconds()),
@@ -32,6 +36,7 @@ std::string ForecastText(const v1::ThroughputForecast& forecast) {
 }
 
 std::string MeasuredText(const v1::ThroughputMeasured& measured) {
+  if (!measured.has_ratio()) return "-";
   return fmt::format("throughput {} of baseline for {} ({:.0f} -> {:.0f} ops/s, by {}, confidence {})",
                      RatioText(measured.has_ratio(), measured.ratio()),
                      SecondsText(measured.has_seconds(), measured.seconds()), measured.baseline_ops(),
@@ -103,7 +108,7 @@ Json JobJson(const v1::Job& job) {
                            {"started", Present(job.started() != 0, job.started())},
                            {"ended", Present(job.ended() != 0, job.ended())},
                            {"done", job.done()},
-                           {"total", Present(job.total() != 0 || job.ended() != 0, job.total())}});
+                           {"total", Present(CountsKnown(job), job.total())}});
   if (job.has_error() && job.error().reason() != v1::REASON_UNSPECIFIED) {
     out.Add("error", Json::Object({{"code", ReasonName(job.error().reason())},
                                    {"message", job.error().message()},
@@ -113,7 +118,7 @@ Json JobJson(const v1::Job& job) {
     const v1::BackupResult& backup = job.backup();
     Json skipped = Json::Array();
     for (const std::string& entry : backup.skipped()) skipped.Add(entry);
-    bool known = !backup.folder().empty();
+    const bool known = CountsKnown(job);
     out.Add("folder", TextOrNull(backup.folder()));
     out.Add("keys", Present(known, backup.keys()));
     out.Add("versions", Present(known, backup.versions()));
@@ -157,8 +162,9 @@ std::string JobTable(const v1::Job& job) {
   if (job.kind() == "backup" && job.has_backup()) {
     const v1::BackupResult& backup = job.backup();
     fields.emplace_back("folder", backup.folder().empty() ? "-" : backup.folder());
-    fields.emplace_back(
-        "keys", fmt::format("{} ({} versions, {} bytes)", backup.keys(), backup.versions(), backup.bytes()));
+    fields.emplace_back("keys", CountsKnown(job) ? fmt::format("{} ({} versions, {} bytes)", backup.keys(),
+                                                               backup.versions(), backup.bytes())
+                                                 : "-");
     fields.emplace_back("forecast", ForecastText(backup.forecast()));
     for (const auto& p : backup.live()) {
       fields.emplace_back("live " + p.name(),
@@ -166,13 +172,17 @@ std::string JobTable(const v1::Job& job) {
     }
     fields.emplace_back("measured", MeasuredText(backup.measured()));
     for (const std::string& entry : backup.skipped()) fields.emplace_back("skipped", entry);
-    fields.emplace_back("figures from", fmt::format("{}, profile {}", backup.backend(), backup.profile()));
+    fields.emplace_back(
+        "figures from",
+        backup.backend().empty() ? "-" : fmt::format("{}, profile {}", backup.backend(), backup.profile()));
   }
   if (job.kind() == "restore" && job.has_restore()) {
     const v1::RestoreResult& restore = job.restore();
     fields.emplace_back("folder", restore.folder());
-    fields.emplace_back("keys restored", fmt::format("{} ({} versions)", restore.keys_restored(),
-                                                     restore.versions_restored()));
+    const bool done = job.status() == v1::JOB_STATUS_SUCCEEDED;
+    fields.emplace_back(
+        "keys restored",
+        done ? fmt::format("{} ({} versions)", restore.keys_restored(), restore.versions_restored()) : "-");
     for (const std::string& entry : restore.new_incarnations()) fields.emplace_back("came back", entry);
   }
   return Fields(fields);

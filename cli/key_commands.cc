@@ -208,7 +208,9 @@ void VersionOption(Command& verb, const Arguments& a) {
   verb.Text("--version", a->version, "32 hex digits; the latest if left out");
 }
 void OpIdOption(Command& verb, const Arguments& a) {
-  verb.Text("--op-id", a->op_id, "32 hex digits; the same id again has the effect only once");
+  verb.Text(
+      "--op-id", a->op_id,
+      "the same id again has the effect only once; 32 hex digits, of which the first 12 are the time in ms");
 }
 void PolicyOptions(Command& verb, const Arguments& a) {
   verb.Texts("--ops", a->ops, "operations allowed: encrypt decrypt sign verify wrapKey unwrapKey");

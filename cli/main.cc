@@ -48,7 +48,8 @@ int main(int argc, char** argv) {
       .FromEnvironment("QHSM_OUTPUT");
   root.Text("--query", query,
             "print only this part of the JSON document, e.g. key.kid or partitions[].state");
-  root.Number("--timeout", timeout, "seconds a call may take, repetitions included");
+  root.Number("--timeout", timeout,
+              "seconds a call may take, repetitions included; 30, crypto 5 if left out");
   root.Flag("--version", version, "print the version");
   root.Example("qhsm dev up --name demo --data ~/demo --detach    # a cluster on this machine");
   root.Example("eval \"$(qhsm dev env --data ~/demo)\"             # use it");

@@ -12,7 +12,8 @@ namespace {
 absl::Status ReadVariable(const char* name, std::string& out) {
   const char* value = std::getenv(name);
   if (value == nullptr || *value == '\0') {
-    return Error(v1::REASON_CONFIG_INVALID, std::string(name) + " is not set");
+    return Error(v1::REASON_CONFIG_INVALID,
+                 std::string(name) + " is not set; `qhsm dev env` prints it for a dev cluster");
   }
   out = value;
   return absl::OkStatus();

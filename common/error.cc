@@ -118,7 +118,8 @@ constexpr Row kReasons[] = {
      "Wait for the other job or change the object's state first."},
     {v1::REASON_UNREACHABLE,
      {StatusCode::kUnavailable, kDeviceError, 503, "ServiceUnavailable"},
-     "Check that the process runs and the address is right; `qhsm status` shows partitions."},
+     "Check that the process runs, the address is right and both certificates are of one CA; see `qhsm "
+     "status`."},
     {v1::REASON_RECORD_CORRUPT,
      {StatusCode::kDataLoss, kDeviceError, 500, "InternalError"},
      "The record is quarantined and fetched again; see the audit log and docs/operations.md."},

@@ -14,6 +14,14 @@ namespace {
 
 constexpr absl::Duration kRollbackWait = absl::Minutes(10);
 
+template <typename Request>
+absl::Status CheckFloor(const Request& request) {
+  if (!request.has_min_throughput()) return absl::OkStatus();
+  if (request.min_throughput() >= 0 && request.min_throughput() < 1) return absl::OkStatus();
+  return Error(v1::REASON_INVALID_ARGUMENT,
+               "min_throughput is a ratio of the baseline: 0 or more, less than 1");
+}
+
 }  // namespace
 
 absl::Status Jobs::Impl::Check(const Caller& caller, DataAction action, std::string_view operation) {
@@ -47,10 +55,7 @@ absl::StatusOr<v1::StartJobResponse> Jobs::Impl::StartBackup(const Caller& calle
   HSM_RETURN_IF_ERROR(Check(caller, DataAction::kBackupStart, "StartBackup"));
   HSM_RETURN_IF_ERROR(core_.MayChange());
   HSM_RETURN_IF_ERROR(OpenBackupTarget(request.target()).status());
-  if (request.has_min_throughput() && !(request.min_throughput() >= 0 && request.min_throughput() < 1)) {
-    return Error(v1::REASON_INVALID_ARGUMENT,
-                 "min_throughput is a ratio of the baseline: 0 or more, less than 1");
-  }
+  HSM_RETURN_IF_ERROR(CheckFloor(request));
   v1::StartBackupRequest asked = request;
   asked.clear_op_id();
   rpc::BackupState state;
@@ -93,6 +98,7 @@ absl::StatusOr<v1::BackupPlan> Jobs::Impl::PlanBackup(const Caller& caller,
                                                       const v1::PlanBackupRequest& request) {
   HSM_RETURN_IF_ERROR(Check(caller, DataAction::kBackupStatus, "PlanBackup"));
   HSM_RETURN_IF_ERROR(core_.MayRead());
+  HSM_RETURN_IF_ERROR(CheckFloor(request));
   HSM_ASSIGN_OR_RETURN(std::unique_ptr<CatalogueSnapshot> snapshot, core_.catalogue.Snapshot());
   HSM_ASSIGN_OR_RETURN(const CatalogueKeys sample, snapshot->Keys(core_.state.View()->data_set, "", 100));
   const std::vector<PartitionView> views = core_.cluster.Views();
@@ -237,13 +243,21 @@ absl::StatusOr<v1::ListJobsResponse> Jobs::Impl::ListJobs(const Caller& caller,
                                                           const v1::ListJobsRequest& request) {
   const uint32_t size = request.page_size() == 0 ? limits::kPageSizeDefault : request.page_size();
   if (size > limits::kPageSizeMax) return Error(v1::REASON_INVALID_ARGUMENT, "page_size is 1 to 500");
-  bool more = false;
-  HSM_ASSIGN_OR_RETURN(const std::vector<JobRow> rows, store_.List(request.page_token(), size, &more));
-  v1::ListJobsResponse response;
-  for (const JobRow& row : rows) {
-    if (MayRead(caller, row)) *response.add_jobs() = row.job();
+  HSM_ASSIGN_OR_RETURN(const std::vector<JobRow> rows, store_.NewestFirst());
+  auto next = rows.begin();  // after the last one of the page before
+  if (!request.page_token().empty()) {
+    next = std::find_if(rows.begin(), rows.end(),
+                        [&](const JobRow& row) { return row.job().id() == request.page_token(); });
+    if (next == rows.end()) return Error(v1::REASON_INVALID_ARGUMENT, "page_token is not one of this list");
+    ++next;
   }
-  if (more && !rows.empty()) response.set_next_page_token(rows.back().job().id());
+  v1::ListJobsResponse response;
+  for (; next != rows.end() && response.jobs_size() < static_cast<int>(size); ++next) {
+    if (MayRead(caller, *next)) *response.add_jobs() = next->job();
+  }
+  if (next != rows.end() && response.jobs_size() > 0) {
+    response.set_next_page_token(response.jobs().rbegin()->id());
+  }
   return response;
 }
 

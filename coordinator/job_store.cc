@@ -2,6 +2,9 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <iterator>
+
 #include "common/aead.h"
 #include "common/error.h"
 #include "common/limits.h"
@@ -24,7 +27,7 @@ int64_t Seconds(absl::Time time) { return absl::ToUnixSeconds(time); }
 absl::StatusOr<JobRow> RowOf(const CatalogueRow<rpc::StoredJob>& row) {
   std::optional<JobId> id = JobId::FromHexText(row.value.job().id());
   if (!id) return Error(v1::REASON_RECORD_CORRUPT, "a job's row has no id");
-  return JobRow{*id, row.value, row.mod_revision};
+  return JobRow{*id, row.value, row.mod_revision, row.create_revision};
 }
 
 // What an op id stands for: the operation and everything asked for.
@@ -124,6 +127,18 @@ absl::StatusOr<std::vector<JobRow>> JobStore::List(const std::string& after_id, 
   }
   *more = page.more;
   return rows;
+}
+
+absl::StatusOr<std::vector<JobRow>> JobStore::NewestFirst() {
+  std::vector<JobRow> all;
+  for (bool more = true; more;) {
+    HSM_ASSIGN_OR_RETURN(std::vector<JobRow> rows,
+                         List(all.empty() ? "" : all.back().job().id(), limits::kStorePageMax, &more));
+    if (rows.empty()) break;
+    all.insert(all.end(), std::make_move_iterator(rows.begin()), std::make_move_iterator(rows.end()));
+  }
+  std::sort(all.begin(), all.end(), [](const JobRow& a, const JobRow& b) { return a.created > b.created; });
+  return all;
 }
 
 absl::Status JobStore::Write(JobRow& row, Change change) {

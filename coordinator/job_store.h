@@ -21,6 +21,7 @@ struct JobRow {
   JobId id;
   rpc::StoredJob stored;
   StoreRevision revision = 0;  // of the row as we know it; the guard of the next Save
+  StoreRevision created = 0;   // the store's revision at its creation: the order of jobs
 
   v1::Job& job() { return *stored.mutable_job(); }
   const v1::Job& job() const { return stored.job(); }
@@ -39,7 +40,8 @@ class JobStore {
 
   absl::StatusOr<std::optional<JobRow>> Active();
   absl::StatusOr<std::optional<JobRow>> Read(const JobId& id);
-  absl::StatusOr<std::vector<JobRow>> List(const std::string& after_id, size_t limit, bool* more);
+  absl::StatusOr<std::vector<JobRow>> List(const std::string& after_id, size_t limit, bool* more);  // by id
+  absl::StatusOr<std::vector<JobRow>> NewestFirst();                                                // all
 
   // Bookkeeping: cursor, figures. FENCED or CONFLICT if somebody else changed the row: then stop working on
   // it.

@@ -89,7 +89,10 @@ TEST_F(CliCommandsTest, ARestoreIsRolledBackAndJobsAreListed) {
       {"key", "sign", "--name", "before", "--algorithm", "ES256", "--digest", kDigest, "-o", "json"});
   EXPECT_EQ(At(revoked.Document(), "error.code"), "KEY_DISABLED") << "a roll-back gives nothing back";
   Json jobs = cluster_->Answer({"job", "list"});
-  EXPECT_GE(jobs.Find("jobs")->items().size(), 3u);
+  ASSERT_GE(jobs.Find("jobs")->items().size(), 2u);
+  EXPECT_EQ(At(jobs, "jobs[0].job_id"), At(restore, "job_id")) << "newest first";
+  EXPECT_EQ(At(jobs, "jobs[1].job_id"), At(backup, "job_id"));
+  EXPECT_EQ(At(cluster_->Answer({"backup", "show", At(backup, "job_id")}), "status"), "succeeded");
   EXPECT_TRUE(Has(cluster_->Qhsm({"audit", "show"}).out, "SwitchDataSet"));
 }
 
@@ -175,6 +178,26 @@ TEST(CliTextsTest, FiguresOfAPartitionNobodyHasHeardOfAreAbsent) {
     EXPECT_EQ(At(shown, figure), "null") << figure;
   partition.set_backend("SoftHSM");
   EXPECT_EQ(At(cli::PartitionJson(partition), "keys"), "0");
+}
+
+TEST(CliTextsTest, FiguresOfARefusedPartitionWithoutATokenAreAbsent) {
+  v1::PartitionStatus partition;
+  partition.set_state(v1::PARTITION_STATE_REFUSED);
+  EXPECT_EQ(At(cli::PartitionJson(partition), "keys"), "null");
+}
+
+TEST(CliTextsTest, FiguresOfABackupThatCountedNothingAreAbsent) {
+  v1::Job job;
+  job.set_kind("backup");
+  job.set_status(v1::JOB_STATUS_FAILED);
+  job.set_ended(1);
+  job.mutable_backup()->set_folder("mhsm-demo-1");
+  Json shown = cli::JobJson(job);
+  for (const char* figure : {"total", "keys", "versions", "bytes", "snapshot_revision", "measured.ratio"})
+    EXPECT_EQ(At(shown, figure), "null") << figure;
+  EXPECT_FALSE(Has(cli::JobTable(job), " 0 ")) << cli::JobTable(job);
+  job.set_total(3);
+  EXPECT_EQ(At(cli::JobJson(job), "keys"), "0");
 }
 
 TEST(CliTextsTest, HelpTeachesByExamples) {

@@ -4,6 +4,7 @@
 #include <signal.h>
 
 #include <filesystem>
+#include <fstream>
 
 #include "cli/output.h"
 #include "tests/testing/dev_cluster.h"
@@ -94,6 +95,18 @@ TEST(DevClusterTest, UpSaysWhyItFailedInItsLastLine) {
     EXPECT_NE(text.substr(text.rfind('\n') + 1).find("/nonexistent.so"), std::string::npos) << text;
   }
   std::filesystem::remove_all(data);
+}
+
+TEST(DevClusterTest, UpSaysWhyAProcessDoesNotStayUp) {
+  auto cluster = DevCluster::Up({"--partitions", "1"});
+  ASSERT_NE(cluster, nullptr);
+  ASSERT_EQ(cluster->Qhsm({"dev", "down", "--data", cluster->data()}).exit_code, 0);
+  std::ofstream(cluster->Folder("p1/tls.key"), std::ios::trunc) << "no key";
+  Ended up = cluster->Qhsm({"dev", "up", "--data", cluster->data(), "--detach", "--timeout", "60"});
+  EXPECT_EQ(up.exit_code, 1);
+  std::string text = up.err;
+  while (!text.empty() && text.back() == '\n') text.pop_back();
+  EXPECT_NE(text.substr(text.rfind('\n') + 1).find("tls.key"), std::string::npos) << up.err;
 }
 
 TEST(DevClusterTest, ATakenPortIsRefused) {
