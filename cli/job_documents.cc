@@ -151,7 +151,7 @@ std::string JobTable(const v1::Job& job) {
       {"kind", job.kind()},
       {"status", JobStatusText(job.status())},
       {"step", job.step().empty() ? "-" : job.step()},
-      {"progress", fmt::format("{} of {}", job.done(), job.total())},
+      {"progress", CountsKnown(job) ? fmt::format("{} of {}", job.done(), job.total()) : "-"},
       {"started", TimeText(job.started())},
       {"ended", TimeText(job.ended())}};
   if (!job.message().empty()) fields.emplace_back("message", job.message());

@@ -89,9 +89,9 @@ TEST_F(CliCommandsTest, ARestoreIsRolledBackAndJobsAreListed) {
       {"key", "sign", "--name", "before", "--algorithm", "ES256", "--digest", kDigest, "-o", "json"});
   EXPECT_EQ(At(revoked.Document(), "error.code"), "KEY_DISABLED") << "a roll-back gives nothing back";
   Json jobs = cluster_->Answer({"job", "list"});
-  ASSERT_GE(jobs.Find("jobs")->items().size(), 2u);
-  EXPECT_EQ(At(jobs, "jobs[0].job_id"), At(restore, "job_id")) << "newest first";
-  EXPECT_EQ(At(jobs, "jobs[1].job_id"), At(backup, "job_id"));
+  const std::string ids = At(jobs, "jobs[].job_id");
+  EXPECT_GE(jobs.Find("jobs")->items().size(), 3u);
+  EXPECT_LT(ids.find(At(restore, "job_id")), ids.find(At(backup, "job_id"))) << "newest first: " << ids;
   EXPECT_EQ(At(cluster_->Answer({"backup", "show", At(backup, "job_id")}), "status"), "succeeded");
   EXPECT_TRUE(Has(cluster_->Qhsm({"audit", "show"}).out, "SwitchDataSet"));
 }

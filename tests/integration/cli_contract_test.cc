@@ -113,19 +113,15 @@ TEST_F(CliContractTest, StatusHasTheAgreedFields) {
 }
 
 TEST_F(CliContractTest, ANewKeyIsCountedAtOnceByEveryPartition) {
-  // Without news a partition reports once a second. The fastest of five, for this machine may be busy.
-  absl::Duration fastest = absl::InfiniteDuration();
-  for (int i = 0; i < 5; ++i) {
+  // With the heartbeat of each second alone, hardly one look in ten would find all three right.
+  int right = 0;
+  for (int i = 0; i < 10; ++i) {
     cluster_->Answer({"key", "create", "--name", "counted" + std::to_string(i), "--kty", "oct-HSM"});
-    const absl::Time created = absl::Now();
-    for (bool counted = false; !counted && absl::Now() - created < absl::Seconds(30);) {
-      Json status = cluster_->Answer({"status"});
-      const std::string all = At(status, "versions");
-      counted = At(status, "partitions[].proved") == "[" + all + "," + all + "," + all + "]";
-    }
-    fastest = std::min(fastest, absl::Now() - created);
+    Json status = cluster_->Answer({"status"});
+    const std::string all = At(status, "versions");
+    if (At(status, "partitions[].proved") == "[" + all + "," + all + "," + all + "]") ++right;
   }
-  EXPECT_LE(fastest, absl::Milliseconds(300)) << absl::FormatDuration(fastest);
+  EXPECT_GE(right, 5);
 }
 
 TEST_F(CliContractTest, VersionsAttributesAndDelete) {
