@@ -36,8 +36,9 @@ if(CMAKE_CXX_FLAGS MATCHES "-O2")
 endif()
 target_compile_options(hsm_flags INTERFACE "$<$<CXX_COMPILER_ID:GNU>:${gnu_options}>")
 # libstdc++ 12's own stable_sort uses what it calls deprecated, and clang says so when the header is precompiled.
+# Since version 18 clang mangles constrained templates otherwise than the g++ that built Debian's abseil.
 target_compile_options(hsm_flags INTERFACE
-  "$<$<CXX_COMPILER_ID:Clang>:-Wthread-safety;-Werror=thread-safety;-Wno-deprecated-declarations>")
+  "$<$<CXX_COMPILER_ID:Clang>:-Wthread-safety;-Werror=thread-safety;-Wno-deprecated-declarations;-fclang-abi-compat=17>")
 target_compile_definitions(hsm_flags INTERFACE $<$<BOOL:${HSM_MUTANTS}>:HSM_MUTANTS>)
 
 if(HSM_SANITIZE)

@@ -1,5 +1,6 @@
 #include "common/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <set>
@@ -71,6 +72,13 @@ absl::StatusOr<Config> Config::Load(const std::string& path) {
 }
 
 absl::StatusOr<Config> Config::Parse(std::string_view text, std::string name, std::string directory) {
+  // The parser (3.3) runs off the end of a function at some characters beyond ASCII.
+  const auto beyond = std::find_if(text.begin(), text.end(), [](char c) { return (c & 0x80) != 0; });
+  if (beyond != text.end()) {
+    return Error(v1::REASON_CONFIG_INVALID,
+                 name + ":" + std::to_string(1 + std::count(text.begin(), beyond, '\n')) +
+                     ": only ASCII is taken here; in a string write \\u and four hex digits");
+  }
   toml::table parsed;
   try {
     parsed = toml::parse(text);

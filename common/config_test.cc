@@ -127,5 +127,13 @@ TEST(ConfigTest, ADefaultDoesNotStandInForARequiredKey) {
   EXPECT_THAT(std::string(file->Finish().message()), HasSubstr("name"));
 }
 
+// Found by fuzzing: the parser's behaviour is undefined there.
+TEST(ConfigTest, CharactersBeyondAsciiAreRefused) {
+  auto config = Config::Parse("a = 1\nd\xce\x9a = 2\n", "node.toml", "");
+  EXPECT_EQ(ReasonOf(config.status()), v1::REASON_CONFIG_INVALID);
+  EXPECT_NE(DetailOf(config.status()).message().find("node.toml:2"), std::string::npos) << config.status();
+  EXPECT_TRUE(Config::Parse("a = \"\\u00e9\"\n", "node.toml", "").ok());
+}
+
 }  // namespace
 }  // namespace hsm
