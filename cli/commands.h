@@ -7,7 +7,8 @@ namespace hsm::cli {
 void AddKeyCommands(Command& root);
 void AddCryptoCommands(Command& key, Command& root);  // verbs of `key` that use keys, and `random`
 void AddStatusCommands(Command& root);                // status, partition, audit
-void AddBackupCommands(Command& root);                // backup, restore, job
+void AddRoleCommands(Command& root);
+void AddBackupCommands(Command& root);  // backup, restore, job
 void AddDevCommands(Command& root);
 void AddBenchCommand(Command& root);
 // metrics, completion, man. `options` is the whole command line, described when a text is asked for.

@@ -8,6 +8,7 @@
 #include "hsm/v1/hsm.pb.h"
 #include "hsm/v1/job.pb.h"
 #include "hsm/v1/key.pb.h"
+#include "hsm/v1/role.pb.h"
 
 namespace hsm::cli {
 
@@ -23,6 +24,11 @@ std::string PartitionsTable(const v1::HsmStatus& status);  // the part of it wit
 Json PartitionJson(const v1::PartitionStatus& partition);
 std::string PartitionStateText(v1::PartitionState state);  // "READY"
 Json AuditJson(const v1::ListAuditResponse& page);
+
+Json RoleDefinitionJson(const v1::RoleDefinition& role);  // Azure's names, in snake_case
+std::string RoleDefinitionTable(const v1::RoleDefinition& role);
+Json RoleAssignmentJson(const v1::RoleAssignment& assignment);
+std::string RoleAssignmentTable(const v1::RoleAssignment& assignment);
 
 Json ForecastJson(const v1::ThroughputForecast& forecast);
 Json MeasuredJson(const v1::ThroughputMeasured& measured);

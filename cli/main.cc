@@ -65,6 +65,7 @@ int main(int argc, char** argv) {
   SetTimeout(&timeout);
   AddKeyCommands(root);
   AddStatusCommands(root);
+  AddRoleCommands(root);
   AddBackupCommands(root);
   AddDevCommands(root);
   AddBenchCommand(root);

@@ -19,6 +19,7 @@
 #include "hsm/v1/hsm.grpc.pb.h"
 #include "hsm/v1/job.grpc.pb.h"
 #include "hsm/v1/key.grpc.pb.h"
+#include "hsm/v1/role.grpc.pb.h"
 
 namespace hsm {
 namespace {
@@ -76,6 +77,7 @@ struct Endpoint {
   std::unique_ptr<v1::HsmService::Stub> hsm;
   std::unique_ptr<v1::JobService::Stub> jobs;
   std::unique_ptr<v1::BackupService::Stub> backups;
+  std::unique_ptr<v1::RoleService::Stub> roles;
   std::unique_ptr<CryptoStreams> streams;
 };
 
@@ -104,6 +106,7 @@ class Client::Impl {
       endpoint.hsm = v1::HsmService::NewStub(endpoint.calls);
       endpoint.jobs = v1::JobService::NewStub(endpoint.calls);
       endpoint.backups = v1::BackupService::NewStub(endpoint.calls);
+      endpoint.roles = v1::RoleService::NewStub(endpoint.calls);
       endpoint.streams = std::make_unique<CryptoStreams>(
           endpoint.data, CryptoStreams::Options{.name = address, .streams_max = 2 * kLanesMax}, clock_);
       endpoints_.push_back(std::move(endpoint));
@@ -266,6 +269,16 @@ HSM_CLIENT_CALL(HsmService, hsm, DrainPartition, PartitionRequest, PartitionResp
 HSM_CLIENT_CALL(HsmService, hsm, ResumePartition, PartitionRequest, PartitionResponse)
 HSM_CLIENT_CALL(HsmService, hsm, ApprovePartition, ApprovePartitionRequest, PartitionResponse)
 HSM_CLIENT_CALL(HsmService, hsm, ListAudit, ListAuditRequest, ListAuditResponse)
+HSM_CLIENT_CALL(RoleService, roles, ListRoleDefinitions, ListRoleDefinitionsRequest,
+                ListRoleDefinitionsResponse)
+HSM_CLIENT_CALL(RoleService, roles, GetRoleDefinition, GetRoleDefinitionRequest, RoleDefinition)
+HSM_CLIENT_CALL(RoleService, roles, PutRoleDefinition, PutRoleDefinitionRequest, RoleDefinition)
+HSM_CLIENT_CALL(RoleService, roles, DeleteRoleDefinition, DeleteRoleDefinitionRequest, RoleDefinition)
+HSM_CLIENT_CALL(RoleService, roles, ListRoleAssignments, ListRoleAssignmentsRequest,
+                ListRoleAssignmentsResponse)
+HSM_CLIENT_CALL(RoleService, roles, GetRoleAssignment, GetRoleAssignmentRequest, RoleAssignment)
+HSM_CLIENT_CALL(RoleService, roles, PutRoleAssignment, PutRoleAssignmentRequest, RoleAssignment)
+HSM_CLIENT_CALL(RoleService, roles, DeleteRoleAssignment, DeleteRoleAssignmentRequest, RoleAssignment)
 HSM_CLIENT_CALL(BackupService, backups, PlanBackup, PlanBackupRequest, BackupPlan)
 HSM_CLIENT_CALL(BackupService, backups, StartBackup, StartBackupRequest, StartJobResponse)
 HSM_CLIENT_CALL(BackupService, backups, ListBackups, ListBackupsRequest, ListBackupsResponse)

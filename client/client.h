@@ -18,6 +18,7 @@
 #include "hsm/v1/hsm.pb.h"
 #include "hsm/v1/job.pb.h"
 #include "hsm/v1/key.pb.h"
+#include "hsm/v1/role.pb.h"
 
 namespace hsm {
 
@@ -48,6 +49,14 @@ class Client {
   HSM_CLIENT_CALL(ResumePartition, PartitionRequest, PartitionResponse);
   HSM_CLIENT_CALL(ApprovePartition, ApprovePartitionRequest, PartitionResponse);
   HSM_CLIENT_CALL(ListAudit, ListAuditRequest, ListAuditResponse);
+  HSM_CLIENT_CALL(ListRoleDefinitions, ListRoleDefinitionsRequest, ListRoleDefinitionsResponse);
+  HSM_CLIENT_CALL(GetRoleDefinition, GetRoleDefinitionRequest, RoleDefinition);
+  HSM_CLIENT_CALL(PutRoleDefinition, PutRoleDefinitionRequest, RoleDefinition);
+  HSM_CLIENT_CALL(DeleteRoleDefinition, DeleteRoleDefinitionRequest, RoleDefinition);
+  HSM_CLIENT_CALL(ListRoleAssignments, ListRoleAssignmentsRequest, ListRoleAssignmentsResponse);
+  HSM_CLIENT_CALL(GetRoleAssignment, GetRoleAssignmentRequest, RoleAssignment);
+  HSM_CLIENT_CALL(PutRoleAssignment, PutRoleAssignmentRequest, RoleAssignment);
+  HSM_CLIENT_CALL(DeleteRoleAssignment, DeleteRoleAssignmentRequest, RoleAssignment);
   HSM_CLIENT_CALL(PlanBackup, PlanBackupRequest, BackupPlan);
   HSM_CLIENT_CALL(StartBackup, StartBackupRequest, StartJobResponse);
   HSM_CLIENT_CALL(ListBackups, ListBackupsRequest, ListBackupsResponse);

@@ -8,9 +8,7 @@ int64_t OpIdTimeMs(const OpId& id) {
   return ms;
 }
 
-std::optional<PrincipalId> ParsePrincipal(std::string_view text) {
-  constexpr std::string_view kPrefix = "urn:uuid:";
-  if (text.starts_with(kPrefix)) text.remove_prefix(kPrefix.size());
+std::optional<std::string> GuidBytes(std::string_view text) {
   if (text.size() != 36) return std::nullopt;
   std::string digits;
   for (size_t i = 0; i < text.size(); ++i) {
@@ -18,13 +16,21 @@ std::optional<PrincipalId> ParsePrincipal(std::string_view text) {
     if (dash != (text[i] == '-')) return std::nullopt;
     if (!dash) digits.push_back(text[i]);
   }
-  return PrincipalId::FromHexText(digits);
+  std::optional<Bytes> bytes = FromHex(digits);
+  if (!bytes) return std::nullopt;
+  return ToString(*bytes);
 }
 
-std::string GuidText(const PrincipalId& id) {
-  std::string hex = id.ToHex();
+std::string GuidText(std::string_view bytes) {
+  std::string hex = Hex(View(bytes));
   return hex.substr(0, 8) + "-" + hex.substr(8, 4) + "-" + hex.substr(12, 4) + "-" + hex.substr(16, 4) + "-" +
          hex.substr(20);
+}
+
+std::optional<PrincipalId> ParsePrincipal(std::string_view text) {
+  constexpr std::string_view kPrefix = "urn:uuid:";
+  if (text.starts_with(kPrefix)) text.remove_prefix(kPrefix.size());
+  return ParseGuid<PrincipalId>(text);
 }
 
 }  // namespace hsm

@@ -34,9 +34,11 @@ struct Id16 {
 };
 
 using HsmId = Id16<struct HsmIdTag>;
-using KeyUid = Id16<struct KeyUidTag>;          // one key, all its versions, for ever
-using KeyVersion = Id16<struct KeyVersionTag>;  // shown as 32 hex digits
-using PrincipalId = Id16<struct PrincipalTag>;  // a GUID, from urn:uuid: in the client certificate
+using KeyUid = Id16<struct KeyUidTag>;            // one key, all its versions, for ever
+using KeyVersion = Id16<struct KeyVersionTag>;    // shown as 32 hex digits
+using PrincipalId = Id16<struct PrincipalTag>;    // a GUID, from urn:uuid: in the client certificate
+using RoleId = Id16<struct RoleTag>;              // a GUID: of a role definition
+using AssignmentId = Id16<struct AssignmentTag>;  // a GUID: of a role assignment
 using BackupId = Id16<struct BackupIdTag>;
 using JobId = Id16<struct JobIdTag>;
 
@@ -51,7 +53,19 @@ using Revision = uint64_t;  // state revision of a key head
 
 // "urn:uuid:xxxxxxxx-xxxx-..." or the bare GUID.
 std::optional<PrincipalId> ParsePrincipal(std::string_view text);
-std::string GuidText(const PrincipalId& id);
+
+// GUIDs in their usual form: 8-4-4-4-12 hex digits, written in lower case.
+std::optional<std::string> GuidBytes(std::string_view text);  // 16 raw bytes
+std::string GuidText(std::string_view bytes);                 // of 16 raw bytes
+template <typename Tag>
+std::string GuidText(const Id16<Tag>& id) {
+  return GuidText(id.Raw());
+}
+template <typename Id>
+std::optional<Id> ParseGuid(std::string_view text) {
+  std::optional<std::string> bytes = GuidBytes(text);
+  return bytes ? Id::From(*bytes) : std::nullopt;
+}
 
 }  // namespace hsm
 

@@ -19,6 +19,13 @@ inline constexpr uint32_t kPageSizeDefault = 100;
 inline constexpr size_t kMessageBytesMax = 8 * 1024 * 1024;  // any gRPC message
 inline constexpr size_t kErrorTextBytesMax = 1024;
 
+// Roles. What a configuration may allow at most; its defaults are Azure's, 50 / 50 / 10.
+inline constexpr uint32_t kRoleDefinitionsMax = 500;
+inline constexpr uint32_t kRoleAssignmentsMax = 500;     // over the whole HSM, and at each key
+inline constexpr size_t kConfiguredAssignmentsMax = 80;  // fit one transaction of the store
+inline constexpr size_t kRoleNameBytesMax = 128;
+inline constexpr size_t kRoleDescriptionBytesMax = 1024;
+
 // Crypto streams.
 inline constexpr size_t kBatchOpsMax = 64;
 inline constexpr size_t kBatchBytesMax = 1024 * 1024;

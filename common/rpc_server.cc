@@ -220,6 +220,12 @@ void RpcServer::AddUnary(std::string path, Unary unary, Urgency urgency) {
   methods_[std::move(path)] = Method{.unary = std::move(unary), .open = nullptr, .urgency = urgency};
 }
 
+std::vector<std::string> RpcServer::Paths() const {
+  std::vector<std::string> paths;
+  for (const auto& [path, method] : methods_) paths.push_back(path);
+  return paths;
+}
+
 void RpcServer::AddStream(std::string path, OpenStream open) {
   methods_[std::move(path)] = Method{.unary = nullptr, .open = std::move(open)};
 }

@@ -53,6 +53,7 @@ class RpcServer {
   // `path` as on the wire, "/hsm.v1.KeyService/GetKey". Before Start.
   void AddUnary(std::string path, Unary unary, Urgency urgency = Urgency::kNormal);
   void AddStream(std::string path, OpenStream open);
+  std::vector<std::string> Paths() const;  // of all calls it serves
 
   // CONFIG_INVALID (credentials), CONFLICT (cannot listen). Returns the port.
   absl::StatusOr<int> Start(const std::string& listen, const TlsFiles& tls);

@@ -8,7 +8,7 @@
 #include "common/limits.h"
 #include "common/record.h"
 #include "common/status_macros.h"
-#include "coordinator/permissions.h"
+#include "coordinator/role_rules.h"
 
 namespace hsm {
 namespace {
@@ -69,6 +69,11 @@ absl::StatusOr<CoordinatorConfig> LoadCoordinatorConfig(const std::string& path)
   tls.RequirePath("key", out.tls_key);
   for (Config& table : file.Tables("administrator")) out.administrators.push_back(ReadPrincipal(table));
   for (Config& table : file.Tables("assignment")) ReadAssignment(table, out);
+  Config roles = file.Table("roles");
+  roles.Read("definitions_max", out.role_limits.definitions);
+  roles.Read("assignments_max", out.role_limits.assignments);
+  roles.Read("assignments_per_key_max", out.role_limits.assignments_per_key);
+  roles.Read("reinstate_administrators", out.reinstate_administrators);
   Config crypto = file.Table("crypto");
   crypto.Read("allow_rsa1_5", out.allow_rsa1_5);
   Config backup = file.Table("backup");
@@ -103,11 +108,16 @@ absl::Status Validate(const CoordinatorConfig& config) {
       return Invalid("certificate_sha256 of " + partition.name + " is not 64 hex digits");
     }
   }
-  for (const AssignmentConfig& assignment : config.assignments) {
-    if (FindRole(assignment.role) == nullptr) return Invalid("no built-in role is called " + assignment.role);
-  }
   if (config.administrators.empty())
     return Invalid("there is no [[administrator]]: nobody could do anything");
+  const RoleLimits& roles = config.role_limits;
+  if (roles.definitions > limits::kRoleDefinitionsMax || roles.assignments > limits::kRoleAssignmentsMax ||
+      roles.assignments_per_key > limits::kRoleAssignmentsMax || roles.assignments < 1) {
+    return Invalid("roles: definitions_max is at most " + std::to_string(limits::kRoleDefinitionsMax) +
+                   ", assignments_max and assignments_per_key_max at most " +
+                   std::to_string(limits::kRoleAssignmentsMax) + ", and assignments_max at least 1");
+  }
+  HSM_RETURN_IF_ERROR(ConfiguredRoles(config).status());
   if (config.max_busy_partitions < 1) return Invalid("backup.max_busy_partitions is at least 1");
   if (config.min_throughput && (*config.min_throughput < 0 || *config.min_throughput > 1)) {
     return Invalid("backup.min_throughput is a ratio, 0 to 1");

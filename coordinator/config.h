@@ -25,6 +25,12 @@ struct AssignmentConfig {
   std::string scope;  // "/", "/keys" or "/keys/NAME"
 };
 
+struct RoleLimits {                   // Azure's defaults
+  uint32_t definitions = 50;          // custom roles
+  uint32_t assignments = 50;          // at "/" and "/keys" together
+  uint32_t assignments_per_key = 10;  // at one "/keys/NAME"
+};
+
 struct CoordinatorConfig {
   std::string name = "c1";
   std::string listen = "127.0.0.1:7400";
@@ -38,8 +44,10 @@ struct CoordinatorConfig {
 
   std::vector<PartitionConfig> partitions;
   std::string tls_ca, tls_certificate, tls_key;  // PEM paths
-  std::vector<PrincipalId> administrators;
-  std::vector<AssignmentConfig> assignments;
+  std::vector<PrincipalId> administrators;       // of a store that has no roles yet
+  std::vector<AssignmentConfig> assignments;     // likewise
+  RoleLimits role_limits;
+  bool reinstate_administrators = false;
 
   bool allow_rsa1_5 = false;
 

@@ -55,6 +55,7 @@ class Coordinator::Impl {
     return *core_;
   }
   Keys& keys() { return *keys_; }
+  Roles& roles() { return *roles_; }
   Modes& modes() { return *modes_; }
   const CoordinatorConfig& config() const { return config_; }
   const Core* core_if_started() const { return core_.get(); }
@@ -74,7 +75,7 @@ class Coordinator::Impl {
   Random& random_;
   HsmState state_;
   KeyTable table_;
-  std::optional<Authz> authz_;
+  RoleState role_state_;
   std::unique_ptr<FencedStore> fenced_;
   std::unique_ptr<Committer> committer_;
   ClusterState cluster_;
@@ -82,6 +83,7 @@ class Coordinator::Impl {
   FanOut fan_out_;
   Catalogue catalogue_;
   std::unique_ptr<Core> core_;
+  std::unique_ptr<Roles> roles_;
   std::unique_ptr<Replicator> replicator_;
   std::unique_ptr<Prover> prover_;
   std::unique_ptr<Keys> keys_;
@@ -100,7 +102,6 @@ class Coordinator::Impl {
 };
 
 absl::Status Coordinator::Impl::Start() {
-  HSM_ASSIGN_OR_RETURN(authz_, Authz::Make(config_.administrators, config_.assignments));
   absl::Duration asked = clock_.Uptime();
   HSM_ASSIGN_OR_RETURN(StoreTerm term, store_.Campaign(config_.name, config_.leader_ttl));
   HSM_ASSIGN_OR_RETURN(fenced_, FencedStore::Open(store_, term));
@@ -113,8 +114,10 @@ absl::Status Coordinator::Impl::Start() {
   });
   HSM_RETURN_IF_ERROR(committer_->Start());
   HSM_RETURN_IF_ERROR(LoadCatalogue());
-  core_.reset(new Core{config_, clock_, random_, catalogue_, *committer_, cluster_, state_, table_, *authz_,
-                       fan_out_, revoker_});
+  core_.reset(new Core{config_, clock_, random_, catalogue_, *committer_, cluster_, state_, table_,
+                       role_state_, fan_out_, revoker_});
+  roles_ = std::make_unique<Roles>(*core_);
+  HSM_RETURN_IF_ERROR(roles_->Load());
   replicator_ = std::make_unique<Replicator>(*core_);
   prover_ = std::make_unique<Prover>(*core_);
   keys_ = std::make_unique<Keys>(*core_, *replicator_, *prover_);
@@ -351,6 +354,8 @@ absl::StatusOr<v1::ProveKeyResponse> Coordinator::ProveKey(const Caller& caller,
                                                            const v1::ProveKeyRequest& request) {
   return impl_->keys().Prove(caller, request);
 }
+
+Roles& Coordinator::roles() { return impl_->roles(); }
 
 absl::StatusOr<v1::HsmStatus> Coordinator::GetStatus(const Caller& caller) {
   HSM_RETURN_IF_ERROR(impl_->core().Allow(caller, DataAction::kStatusRead, "GetStatus"));

@@ -18,6 +18,7 @@
 #include "coordinator/config.h"
 #include "coordinator/core.h"
 #include "coordinator/partition_client.h"
+#include "coordinator/roles.h"
 #include "hsm/internal/v1/control.pb.h"
 #include "hsm/v1/hsm.pb.h"
 #include "hsm/v1/key.pb.h"
@@ -53,6 +54,9 @@ class Coordinator {
   absl::StatusOr<v1::Key> RotateKey(const Caller& caller, const v1::RotateKeyRequest& request);
   absl::StatusOr<v1::DeleteKeyResponse> DeleteKey(const Caller& caller, const v1::DeleteKeyRequest& request);
   absl::StatusOr<v1::ProveKeyResponse> ProveKey(const Caller& caller, const v1::ProveKeyRequest& request);
+
+  // RoleService.
+  Roles& roles();
 
   // HsmService. active_job is left to coordinator/jobs.
   absl::StatusOr<v1::HsmStatus> GetStatus(const Caller& caller);

@@ -36,7 +36,7 @@ absl::Status Core::MayChange() const {
 
 absl::Status Core::Allow(const Caller& caller, DataAction action, std::string_view operation,
                          std::string_view key_name) const {
-  absl::Status allowed = authz.Check(caller.principal, action, key_name);
+  absl::Status allowed = roles.View()->authz.Check(caller.principal, action, key_name);
   if (allowed.ok()) return allowed;
   AuditFields audit = AuditOf(caller, operation, key_name);
   audit.outcome = ReasonName(ReasonOf(allowed));

@@ -4,7 +4,6 @@
 #include "absl/status/status.h"
 #include "common/clock.h"
 #include "common/random.h"
-#include "coordinator/authz.h"
 #include "coordinator/cluster_state.h"
 #include "coordinator/committer.h"
 #include "coordinator/config.h"
@@ -12,6 +11,7 @@
 #include "coordinator/hsm_state.h"
 #include "coordinator/key_table.h"
 #include "coordinator/revoker.h"
+#include "coordinator/role_state.h"
 #include "store/catalogue.h"
 
 namespace hsm {
@@ -25,7 +25,7 @@ struct Core {
   ClusterState& cluster;
   HsmState& state;
   KeyTable& table;
-  const Authz& authz;
+  RoleState& roles;
   FanOut& fan_out;
   Revoker& revoker;
 

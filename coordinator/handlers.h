@@ -9,6 +9,7 @@ namespace hsm {
 // Each binds its services to `server`. `front` outlives it.
 void BindKeyHandlers(Front& front, RpcServer& server);
 void BindHsmHandlers(Front& front, RpcServer& server);
+void BindRoleHandlers(Front& front, RpcServer& server);
 void BindJobHandlers(Front& front, RpcServer& server);
 void BindBackupHandlers(Front& front, RpcServer& server);
 void BindCryptoHandlers(Front& front, RpcServer& server);

@@ -25,7 +25,7 @@ absl::Status CheckFloor(const Request& request) {
 }  // namespace
 
 absl::Status Jobs::Impl::Check(const Caller& caller, DataAction action, std::string_view operation) {
-  absl::Status allowed = core_.authz.Check(caller.principal, action);
+  absl::Status allowed = core_.roles.View()->authz.Check(caller.principal, action);
   if (!allowed.ok()) {
     AuditFields audit = AuditOf(caller, operation, "");
     audit.outcome = std::string(ReasonName(ReasonOf(allowed)));
@@ -220,8 +220,8 @@ absl::StatusOr<v1::RestoreResult> Jobs::Impl::RollbackRestore(const Caller& call
 
 bool Jobs::Impl::MayRead(const Caller& caller, const JobRow& row) const {
   if (row.stored.principal() == caller.principal.Raw()) return true;
-  return core_.authz.Allowed(caller.principal,
-                             IsRestore(row.job()) ? DataAction::kRestoreStatus : DataAction::kBackupStatus);
+  return core_.roles.View()->authz.Allowed(
+      caller.principal, IsRestore(row.job()) ? DataAction::kRestoreStatus : DataAction::kBackupStatus);
 }
 
 absl::StatusOr<v1::Job> Jobs::Impl::GetJob(const Caller& caller, const v1::GetJobRequest& request) {

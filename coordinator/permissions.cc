@@ -1,7 +1,6 @@
 #include "coordinator/permissions.h"
 
-#include <array>
-#include <initializer_list>
+#include <iterator>
 #include <string>
 
 #include <strings.h>
@@ -53,44 +52,7 @@ constexpr std::string_view kNames[] = {
 };
 static_assert(std::size(kNames) == static_cast<size_t>(kCount));
 
-ActionSet Set(std::initializer_list<DataAction> actions) {
-  ActionSet set;
-  for (DataAction action : actions) set.set(static_cast<size_t>(action));
-  set.set(static_cast<size_t>(kStatusRead));  // whoever has a role may see whether the HSM is well
-  return set;
-}
-
-const std::array<BuiltInRole, 9>& Roles() {
-  static const std::array<BuiltInRole, 9> roles = {{
-      {"Managed HSM Administrator", kAdministratorRole,
-       Set({kSecurityDomainDownload, kSecurityDomainDownloadRead, kSecurityDomainUpload,
-            kSecurityDomainUploadRead, kTransferKeyRead, kRoleAssignmentsRead, kRoleAssignmentsWrite,
-            kRoleAssignmentsDelete, kRoleDefinitionsRead, kRoleDefinitionsWrite, kRoleDefinitionsDelete,
-            kBackupStart, kBackupStatus, kRestoreStart, kRestoreStatus, kPartitionsManage, kAuditRead})},
-      {"Managed HSM Crypto Officer", "515eb02d-2335-4d2d-92f2-b1cbdf9c3778",
-       Set({kDeletedKeysRead, kDeletedKeysRecover, kDeletedKeysPurge, kKeysExport, kRoleAssignmentsRead,
-            kRoleAssignmentsWrite, kRoleAssignmentsDelete, kRoleDefinitionsRead, kRoleDefinitionsWrite,
-            kRoleDefinitionsDelete})},
-      {"Managed HSM Crypto User", "21dbd100-6940-42c2-9190-5d6cb909625b",
-       Set({kKeysRead, kKeysWrite, kKeysRotate, kKeysCreate, kKeysDelete, kKeysBackup, kKeysRestore,
-            kKeysRelease, kKeysImport, kEncrypt, kDecrypt, kSign, kVerify, kWrap, kUnwrap, kRandom,
-            kRoleAssignmentsRead, kRoleDefinitionsRead})},
-      {"Managed HSM Policy Administrator", "4bd23610-cdcf-4971-bdee-bdc562cc28e4",
-       Set({kRoleAssignmentsRead, kRoleAssignmentsWrite, kRoleAssignmentsDelete, kRoleDefinitionsRead,
-            kRoleDefinitionsWrite, kRoleDefinitionsDelete})},
-      {"Managed HSM Crypto Auditor", "2c18b078-7c48-4d3a-af88-5a3a1b3f82b3",
-       Set({kKeysRead, kDeletedKeysRead, kRoleAssignmentsRead, kRoleDefinitionsRead, kAuditRead})},
-      {"Managed HSM Crypto Service Encryption User", "33413926-3206-4cdd-b39a-83574fe37a17",
-       Set({kKeysRead, kWrap, kUnwrap})},
-      {"Managed HSM Crypto Service Release User", "21dbd100-6940-42c2-9190-5d6cb909625c",
-       Set({kKeysRelease})},
-      {"Managed HSM Backup", "7b127d3c-77bd-4e3e-bbe0-dbb8971fa7f8",
-       Set({kKeysBackup, kBackupStart, kBackupStatus})},
-      {"Managed HSM Restore", "6efe6056-5259-49d2-8b3d-d3d73544b20b",
-       Set({kKeysRestore, kRestoreStart, kRestoreStatus})},
-  }};
-  return roles;
-}
+constexpr std::string_view kPrefix = "Microsoft.KeyVault/managedHsm/";
 
 constexpr CallPermission kCalls[] = {
     {"KeyService.CreateKey", kKeysCreate, CallScope::kKey},
@@ -112,6 +74,15 @@ constexpr CallPermission kCalls[] = {
      "who started it, or the status right: coordinator/jobs.cc"},
     {"JobService.ListJobs", std::nullopt, CallScope::kHsm,
      "who started it, or the status right: coordinator/jobs.cc"},
+    {"RoleService.ListRoleDefinitions", kRoleDefinitionsRead, CallScope::kHsm},
+    {"RoleService.GetRoleDefinition", kRoleDefinitionsRead, CallScope::kHsm},
+    {"RoleService.PutRoleDefinition", kRoleDefinitionsWrite, CallScope::kHsm},
+    {"RoleService.DeleteRoleDefinition", kRoleDefinitionsDelete, CallScope::kHsm},
+    // At a key's scope the right at that key is enough.
+    {"RoleService.ListRoleAssignments", kRoleAssignmentsRead, CallScope::kKey},
+    {"RoleService.GetRoleAssignment", kRoleAssignmentsRead, CallScope::kKey},
+    {"RoleService.PutRoleAssignment", kRoleAssignmentsWrite, CallScope::kKey},
+    {"RoleService.DeleteRoleAssignment", kRoleAssignmentsDelete, CallScope::kKey},
     {"BackupService.PlanBackup", kBackupStatus, CallScope::kHsm},
     {"BackupService.StartBackup", kBackupStart, CallScope::kHsm},
     {"BackupService.ListBackups", kBackupStatus, CallScope::kHsm},
@@ -124,19 +95,16 @@ constexpr CallPermission kCalls[] = {
 
 std::string_view ActionName(DataAction action) { return kNames[static_cast<size_t>(action)]; }
 
-std::span<const BuiltInRole> BuiltInRoles() { return Roles(); }
+std::string FullActionName(DataAction action) { return std::string(kPrefix).append(ActionName(action)); }
 
-namespace {
-bool Same(std::string_view a, std::string_view b) {  // GUIDs and role names, in any case
-  return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
-}
-}  // namespace
-
-const BuiltInRole* FindRole(std::string_view name_or_guid) {
-  for (const BuiltInRole& role : Roles()) {
-    if (Same(role.guid, name_or_guid) || Same(role.name, name_or_guid)) return &role;
+std::optional<DataAction> FindAction(std::string_view full_name) {
+  for (size_t i = 0; i < std::size(kNames); ++i) {
+    std::string known = FullActionName(static_cast<DataAction>(i));
+    if (known.size() == full_name.size() && strncasecmp(known.data(), full_name.data(), known.size()) == 0) {
+      return static_cast<DataAction>(i);
+    }
   }
-  return nullptr;
+  return std::nullopt;
 }
 
 std::span<const CallPermission> CallPermissions() { return kCalls; }

@@ -1,9 +1,10 @@
 #pragma once
-// Azure Managed HSM's data actions, its built-in roles, and which action each of our calls needs. Pure
-// tables; names and GUIDs are Azure's (docs/architecture.md, "Access control").
+// Azure Managed HSM's data actions, and which of them each of our calls needs. Pure tables; names are Azure's
+// (docs/access_control.md). The roles that hold them: coordinator/builtin_roles.h.
 #include <bitset>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 namespace hsm {
@@ -52,19 +53,16 @@ enum class DataAction : uint8_t {
 };
 using ActionSet = std::bitset<static_cast<size_t>(DataAction::kCount)>;
 
-std::string_view ActionName(
-    DataAction action);  // "keys/sign/action"; Azure prefixes Microsoft.KeyVault/managedHsm/
-
-struct BuiltInRole {
-  std::string_view name;
-  std::string_view guid;
-  ActionSet actions;
-};
-std::span<const BuiltInRole> BuiltInRoles();
-const BuiltInRole* FindRole(std::string_view name_or_guid);  // null if unknown
-inline constexpr std::string_view kAdministratorRole = "a290e904-7015-4bba-90c8-60543313cdb4";
+std::string_view ActionName(DataAction action);  // "keys/sign/action"
+// With Azure's prefix, as role definitions say it: "Microsoft.KeyVault/managedHsm/keys/sign/action".
+std::string FullActionName(DataAction action);
+// The full name, in any case. Nothing if there is no such action: also for wildcards, which Azure's local
+// roles do not have.
+std::optional<DataAction> FindAction(std::string_view full_name);
 
 enum class CallScope { kHsm, kKey };  // what the right is checked against: "/" or "/keys/NAME"
+// One line for every call of every public service: the coordinator does not start, and permissions_test
+// fails, if one is missing.
 struct CallPermission {
   std::string_view call;  // "KeyService.CreateKey"
   // Nothing: decided per operation (crypto) or by who started the job; the check is where `note` says.

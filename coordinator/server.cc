@@ -1,6 +1,8 @@
 #include "coordinator/server.h"
 
+#include "common/check.h"
 #include "coordinator/handlers.h"
+#include "coordinator/permissions.h"
 
 namespace hsm {
 
@@ -9,9 +11,20 @@ CoordinatorServer::CoordinatorServer(CompletionLoop& loop, Front& front)
   BindKeyHandlers(front, rpc_);
   BindCryptoHandlers(front, rpc_);
   BindHsmHandlers(front, rpc_);
+  BindRoleHandlers(front, rpc_);
   BindJobHandlers(front, rpc_);
   BindBackupHandlers(front, rpc_);
-  BindMembershipHandlers(front, rpc_);
+  CheckPermissions();
+  BindMembershipHandlers(front, rpc_);  // for nodes, not for callers
+}
+
+// A call that nobody decided about must not be served.
+void CoordinatorServer::CheckPermissions() const {
+  for (const std::string& path : rpc_.Paths()) {  // "/hsm.v1.KeyService/GetKey"
+    std::string call = path.substr(path.find_last_of('.') + 1);
+    call.replace(call.find('/'), 1, ".");
+    HSM_CHECK(FindCall(call) != nullptr);
+  }
 }
 
 }  // namespace hsm

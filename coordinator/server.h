@@ -21,6 +21,8 @@ class CoordinatorServer {
   void Drain(absl::Duration grace) { rpc_.Drain(grace); }
 
  private:
+  void CheckPermissions() const;
+
   RpcServer rpc_;
 };
 

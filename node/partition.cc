@@ -100,6 +100,10 @@ absl::StatusOr<rpc::ControlResponse> Partition::Parts::Control(const rpc::Contro
     return response;
   }
   HSM_RETURN_IF_ERROR(core.CheckFence(request.fence()));
+  if (request.what_case() == rpc::ControlRequest::kHearEpoch) {  // done by the check of the fence
+    response.set_taken(true);
+    return response;
+  }
   ServingFence::Change change = ServingFence::Change::kStop;
   DataSet data_set = core.fence.data_set();
   switch (request.what_case()) {

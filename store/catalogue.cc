@@ -35,6 +35,11 @@ std::string AuditPrefix() { return "/audit/"; }
 std::string Audit(uint64_t sequence) { return AuditPrefix() + fmt::format("{:020}", sequence); }
 std::string UseAnchor(std::string_view node) { return std::string("/use/").append(node); }
 std::string Partition(std::string_view name) { return std::string("/partition/").append(name); }
+std::string Roles() { return "/roles"; }
+std::string RoleDefinitionPrefix() { return "/role/definition/"; }
+std::string RoleDefinition(const RoleId& id) { return RoleDefinitionPrefix() + id.ToHex(); }
+std::string RoleAssignmentPrefix() { return "/role/assignment/"; }
+std::string RoleAssignment(const AssignmentId& id) { return RoleAssignmentPrefix() + id.ToHex(); }
 
 }  // namespace store_key
 

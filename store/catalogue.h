@@ -14,6 +14,9 @@
 //   /audit/SEQUENCE                      hsm.v1.AuditEntry           20 digits
 //   /use/NODE                            StoredUseAnchor
 //   /partition/NAME                      StoredPartition
+//   /roles                               StoredRoles                 rewritten by every change of roles
+//   /role/definition/GUID                StoredRoleDefinition        GUID = 32 hex digits
+//   /role/assignment/GUID                StoredRoleAssignment
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -55,6 +58,11 @@ std::string AuditPrefix();
 std::string Audit(uint64_t sequence);
 std::string UseAnchor(std::string_view node);
 std::string Partition(std::string_view name);
+std::string Roles();
+std::string RoleDefinitionPrefix();
+std::string RoleDefinition(const RoleId& id);
+std::string RoleAssignmentPrefix();
+std::string RoleAssignment(const AssignmentId& id);
 std::string DataSetPrefix(DataSet data_set);  // everything of one data set, for erasing it
 }  // namespace store_key
 

@@ -5,7 +5,7 @@
 #include "common/check.h"
 #include "common/error.h"
 #include "common/limits.h"
-#include "coordinator/permissions.h"
+#include "coordinator/builtin_roles.h"
 #include "node/sealer.h"
 #include "store/catalogue.h"
 
@@ -45,7 +45,7 @@ SimCluster::SimCluster(SimScheduler& scheduler, size_t partitions, bool jobs)
   }
   config_.hsm_name = kHsmName;
   config_.administrators = {random_.NewId<PrincipalId>()};
-  for (const BuiltInRole& role : BuiltInRoles()) {  // an administrator as such may not use keys
+  for (const RoleDefinition& role : BuiltInRoles()) {  // an administrator as such may not use keys
     config_.assignments.push_back({config_.administrators[0], std::string(role.name), "/"});
   }
   for (const char* name : {"c1", "c2"}) {

@@ -55,6 +55,15 @@ Ended DevCluster::Qhsm(const std::vector<std::string>& arguments, absl::Duration
   return RunProgram(all, environment_, timeout);
 }
 
+Ended DevCluster::QhsmAs(const std::string& person, const std::vector<std::string>& arguments) const {
+  std::map<std::string, std::string> environment = environment_;
+  environment["QHSM_CERTIFICATE"] = Folder(person) + "/tls.crt";
+  environment["QHSM_KEY"] = Folder(person) + "/tls.key";
+  std::vector<std::string> all = {ProgramPath("qhsm")};
+  all.insert(all.end(), arguments.begin(), arguments.end());
+  return RunProgram(all, environment);
+}
+
 Json DevCluster::Answer(const std::vector<std::string>& arguments, absl::Duration timeout) const {
   std::vector<std::string> all = arguments;
   all.insert(all.end(), {"-o", "json"});

@@ -22,6 +22,8 @@ class DevCluster {
 
   // Runs `qhsm ARGUMENTS...` pointed at this cluster.
   Ended Qhsm(const std::vector<std::string>& arguments, absl::Duration timeout = absl::Seconds(60)) const;
+  // The same by another person: DATA/person holds tls.crt and tls.key.
+  Ended QhsmAs(const std::string& person, const std::vector<std::string>& arguments) const;
   // With -o json; fails the test unless the exit code is 0.
   Json Answer(const std::vector<std::string>& arguments, absl::Duration timeout = absl::Seconds(60)) const;
   void Kill(const std::string& process, const std::string& signal = "KILL") const;

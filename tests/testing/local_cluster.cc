@@ -197,7 +197,10 @@ void LocalCluster::Heartbeat(size_t index) {
   }
   coordinator_ = std::make_shared<Coordinator>(config_, store_, clients, RealClock(), SystemRandom());
   const absl::Status started = coordinator_->Start();
-  if (!started.ok()) return ::testing::AssertionFailure() << started;
+  if (!started.ok()) {
+    coordinator_.reset();
+    return ::testing::AssertionFailure() << started;
+  }
   {
     MutexLock lock(mutex_);
     running_ = coordinator_;
