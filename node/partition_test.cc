@@ -210,7 +210,7 @@ TEST_F(PartitionTest, ARevocationWaitsForCallsInFlight) {
   std::atomic<bool> revoked{false};
   v1::CryptoResult result;
   Thread signer("signer", [&] { result = node_.Sign(*records); });
-  ASSERT_TRUE(Eventually([&] { return node_->StatusForHeartbeat().in_flight() > 0; }));
+  ASSERT_TRUE(Eventually([&] { return node_.clock.waiters() > 0; })) << "it is in the device's queue";
   Thread revoker("revoker", [&] {
     EXPECT_TRUE(*node_.Revoke(*head));
     revoked = true;

@@ -15,11 +15,11 @@ absl::Duration FakeClock::Uptime() const {
 bool FakeClock::Await(Mutex& mutex, CondVar& changed, const std::function<bool()>& ready,
                       absl::Duration timeout) {
   absl::Duration end = Uptime() + timeout;
-  while (!ready()) {
-    if (Uptime() >= end) return false;
-    changed.WaitFor(mutex, absl::Milliseconds(1));
-  }
-  return true;
+  ++waiters_;
+  bool came;
+  while (!(came = ready()) && Uptime() < end) changed.WaitFor(mutex, absl::Milliseconds(1));
+  --waiters_;
+  return came;
 }
 
 void FakeClock::Advance(absl::Duration by) {

@@ -1,4 +1,6 @@
 #pragma once
+#include <atomic>
+
 #include "common/clock.h"
 
 namespace hsm::testing {
@@ -18,11 +20,13 @@ class FakeClock final : public Clock {
 
   void Advance(absl::Duration by);        // both times
   void JumpWallClock(absl::Duration by);  // Now only, also backwards
+  size_t waiters() const { return waiters_.load(); }  // calls that are inside Await
 
  private:
   mutable Mutex mutex_;
   absl::Time now_ HSM_GUARDED_BY(mutex_);
   absl::Duration uptime_ HSM_GUARDED_BY(mutex_);
+  std::atomic<size_t> waiters_{0};
 };
 
 }  // namespace hsm::testing
