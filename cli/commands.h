@@ -10,6 +10,7 @@ void AddStatusCommands(Command& root);                // status, partition, audi
 void AddRoleCommands(Command& root);
 void AddBackupCommands(Command& root);  // backup, restore, job
 void AddDevCommands(Command& root);
+void AddDevClockCommands(Command& dev);
 void AddBenchCommand(Command& root);
 // metrics, completion, man. `options` is the whole command line, described when a text is asked for.
 void AddTextCommands(Command& root, const Options& options, const std::string& version);

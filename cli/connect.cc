@@ -3,6 +3,7 @@
 #include "absl/strings/numbers.h"
 #include "common/error.h"
 #include "common/status_macros.h"
+#include "common/virtual_clock.h"
 #include "fmt/format.h"
 
 namespace hsm::cli {
@@ -20,7 +21,8 @@ std::optional<absl::Duration> ChosenTimeout() {
 absl::StatusOr<std::unique_ptr<Client>> Connect() {
   HSM_ASSIGN_OR_RETURN(ClientOptions options, ClientOptions::FromEnvironment());
   if (auto timeout = ChosenTimeout()) options.timeout = options.crypto_timeout = *timeout;
-  return Client::Connect(std::move(options));
+  HSM_ASSIGN_OR_RETURN(Clock * clock, ProcessClock(options.clock_file));
+  return Client::Connect(std::move(options), *clock);
 }
 
 void Pause(absl::Duration time) {

@@ -14,6 +14,7 @@
 #include "common/json.h"
 #include "common/random.h"
 #include "common/status_macros.h"
+#include "common/virtual_clock.h"
 #include "common/x509.h"
 #include "fmt/format.h"
 
@@ -126,6 +127,11 @@ std::string TlsTable(const DevCluster& cluster) {
                      Quoted(cluster.Path("ca/tls.crt")));
 }
 
+std::string ClockTable(const DevCluster& cluster) {
+  if (!cluster.virtual_clock) return "";
+  return fmt::format("\n[dev]\nclock_file = {}\n", Quoted(cluster.ClockFile()));
+}
+
 constexpr char kHeading[] = "# Written by `qhsm dev up` at every start; changes made here are lost.\n";
 
 absl::StatusOr<std::string> NodeConfig(const DevCluster& cluster, const DevProcess& node) {
@@ -149,14 +155,16 @@ absl::StatusOr<std::string> NodeConfig(const DevCluster& cluster, const DevProce
   if (cluster.profile != "none") {
     out += fmt::format("\n[profile]\nfile = {}\n", Quoted(ProfileFile(cluster.profile)));
   }
-  return out;
+  return out + ClockTable(cluster);
 }
 
 absl::StatusOr<std::string> CoordinatorConfig(const DevCluster& cluster) {
   std::string out = kHeading;
   out += fmt::format("name = {}\nlisten = {}\ndata_dir = \"data\"\n\n", Quoted(cluster.coordinator.name),
                      Quoted(cluster.coordinator.Address()));
-  out += fmt::format("[hsm]\nname = {}\nhealing = {}\n\n", Quoted(cluster.name), Quoted(cluster.healing));
+  out += fmt::format("[hsm]\nname = {}\nhealing = {}\nretention_days = {}\npurge_protection = {}\n\n",
+                     Quoted(cluster.name), Quoted(cluster.healing), cluster.retention_days,
+                     cluster.purge_protection);
   out += TlsTable(cluster);
   for (const DevProcess& node : cluster.partitions) {
     HSM_ASSIGN_OR_RETURN(std::string hash, CertificateHash(cluster, node));
@@ -169,7 +177,7 @@ absl::StatusOr<std::string> CoordinatorConfig(const DevCluster& cluster) {
     out += fmt::format("\n[[assignment]]\nprincipal = {}\nrole = {}\nscope = \"/\"\n",
                        Quoted(cluster.administrator), Quoted(role));
   }
-  return out;
+  return out + ClockTable(cluster);
 }
 
 }  // namespace
@@ -234,8 +242,14 @@ absl::StatusOr<DevCluster> LoadDevCluster(const std::string& data) {
   DevCluster cluster{.data = data,
                      .name = value("name"),
                      .profile = value("profile"),
+                     .virtual_clock = value("clock") == "virtual",
                      .module = value("module"),
                      .administrator = value("administrator")};
+  if (const Json* days = json.Find("retention_days")) {
+    cluster.retention_days = static_cast<uint32_t>(days->AsNumber().value_or(90));
+  }
+  const Json* protection = json.Find("purge_protection");
+  cluster.purge_protection = protection != nullptr && protection->AsBool().value_or(false);
   HSM_ASSIGN_OR_RETURN(cluster.coordinator, ReadProcess(json.Find("coordinator")));
   const Json* partitions = json.Find("partitions");
   if (partitions == nullptr || partitions->items().empty()) {
@@ -315,6 +329,9 @@ absl::Status ChoosePorts(DevCluster& cluster, uint32_t port_base) {
 }
 
 absl::Status WriteDevConfigs(const DevCluster& cluster) {
+  if (cluster.virtual_clock && !FileExists(cluster.ClockFile())) {
+    HSM_RETURN_IF_ERROR(WriteClockShift(cluster.ClockFile(), {}));
+  }
   for (const DevProcess& node : cluster.partitions) {
     HSM_ASSIGN_OR_RETURN(std::string text, NodeConfig(cluster, node));
     HSM_RETURN_IF_ERROR(WriteFileAtomic(cluster.ConfigFile(node), View(text)));
@@ -326,6 +343,9 @@ absl::Status WriteDevConfigs(const DevCluster& cluster) {
   Json json = Json::Object({{"format", 1},
                             {"name", cluster.name},
                             {"profile", cluster.profile},
+                            {"retention_days", cluster.retention_days},
+                            {"purge_protection", cluster.purge_protection},
+                            {"clock", cluster.virtual_clock ? "virtual" : "system"},
                             {"module", cluster.module},
                             {"administrator", cluster.administrator},
                             {"coordinator", ProcessJson(cluster.coordinator)},

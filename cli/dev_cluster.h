@@ -27,6 +27,9 @@ struct DevCluster {
   std::string name;     // of the HSM
   std::string profile;  // "none", or a file in share/profiles
   std::string healing = "automatic";
+  bool virtual_clock = false;
+  uint32_t retention_days = 90;
+  bool purge_protection = false;
   std::string module;         // PKCS#11 library of all partitions
   std::string administrator;  // GUID
   DevProcess coordinator;
@@ -36,6 +39,7 @@ struct DevCluster {
   std::string Folder(const DevProcess& process) const { return data + "/" + process.name; }
   std::string LogFile(const DevProcess& process) const { return data + "/run/" + process.name + ".log"; }
   std::string ConfigFile(const DevProcess& process) const;
+  std::string ClockFile() const { return virtual_clock ? data + "/clock" : ""; }
   std::vector<DevProcess> Processes() const;  // the coordinator first
 };
 

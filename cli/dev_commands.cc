@@ -32,10 +32,11 @@ constexpr size_t kLogTailBytes = 3000;
 
 struct DevArguments {
   std::string data, profile = "none", healing = "automatic", module, process, signal = "KILL";
-  std::optional<std::string> name;  // of an existing cluster: what it was made with
-  std::optional<uint32_t> partitions;
+  std::optional<std::string> clock;  // of an existing cluster: what it was made with
+  std::optional<std::string> name;   // of an existing cluster: what it was made with
+  std::optional<uint32_t> partitions, retention_days;
   uint32_t coordinators = 1, port_base = 0;
-  bool detach = false, wait = false, no_wait = false;
+  bool detach = false, wait = false, no_wait = false, purge_protection = false;
 };
 using Arguments = std::shared_ptr<DevArguments>;
 
@@ -50,6 +51,7 @@ ClientOptions AdminOptions(const DevCluster& cluster, absl::Duration timeout) {
           .certificate = cluster.Path("admin/tls.crt"),
           .key = cluster.Path("admin/tls.key"),
           .hsm = cluster.name,
+          .clock_file = cluster.ClockFile(),
           .timeout = timeout,
           .crypto_timeout = timeout};
 }
@@ -134,9 +136,14 @@ absl::StatusOr<DevCluster> FindOrMake(const DevArguments& a, const std::string& 
           v1::REASON_INVALID_ARGUMENT,
           "a new cluster is made with --healing automatic; choose another one the next time it starts");
     }
-    return MakeDevCluster(
-        data,
-        {.name = name, .partitions = a.partitions.value_or(3), .profile = a.profile, .module = a.module});
+    HSM_ASSIGN_OR_RETURN(DevCluster made, MakeDevCluster(data, {.name = name,
+                                                                .partitions = a.partitions.value_or(3),
+                                                                .profile = a.profile,
+                                                                .module = a.module}));
+    made.virtual_clock = a.clock == "virtual";
+    made.retention_days = a.retention_days.value_or(90);
+    made.purge_protection = a.purge_protection;
+    return made;
   }
   HSM_ASSIGN_OR_RETURN(DevCluster cluster, LoadDevCluster(data));
   auto other = [&](const std::string& what, const std::string& made) {
@@ -148,6 +155,10 @@ absl::StatusOr<DevCluster> FindOrMake(const DevArguments& a, const std::string& 
   if (a.partitions && *a.partitions != cluster.partitions.size())
     return other("--partitions", std::to_string(cluster.partitions.size()));
   if (!a.module.empty() && a.module != cluster.module) return other("--module", cluster.module);
+  if (a.retention_days && *a.retention_days != cluster.retention_days)
+    return other("--retention-days", std::to_string(cluster.retention_days));
+  const std::string clock = cluster.virtual_clock ? "virtual" : "system";
+  if (a.clock && *a.clock != clock) return other("--clock", clock);
   return cluster;
 }
 
@@ -305,13 +316,13 @@ std::string ShellQuoted(const std::string& text) {
 absl::Status Env(const DevArguments& a) {
   HSM_ASSIGN_OR_RETURN(DevCluster cluster, FindCluster(a));
   ClientOptions options = AdminOptions(cluster, absl::Seconds(1));
-  const std::vector<std::pair<std::string, std::string>> variables = {
-      {"QHSM_ENDPOINT", options.endpoints[0]},
-      {"QHSM_CA", options.ca},
-      {"QHSM_CERTIFICATE", options.certificate},
-      {"QHSM_KEY", options.key},
-      {"QHSM_HSM", options.hsm},
-      {"QHSM_DEV_DATA", cluster.data}};
+  std::vector<std::pair<std::string, std::string>> variables = {{"QHSM_ENDPOINT", options.endpoints[0]},
+                                                                {"QHSM_CA", options.ca},
+                                                                {"QHSM_CERTIFICATE", options.certificate},
+                                                                {"QHSM_KEY", options.key},
+                                                                {"QHSM_HSM", options.hsm},
+                                                                {"QHSM_DEV_DATA", cluster.data}};
+  if (cluster.virtual_clock) variables.emplace_back("QHSM_CLOCK_FILE", cluster.ClockFile());
   Json document = Json::Object();
   std::string lines;
   for (const auto& [name, value] : variables) {
@@ -390,6 +401,11 @@ void AddDevCommands(Command& root) {
   up.Text("--healing", a->healing,
           "what a wiped partition gets its domain keys by: itself, or `qhsm partition approve`")
       .OneOf({"automatic", "approved"});
+  up.Number("--retention-days", a->retention_days,
+            "how long a deleted key can be recovered: 7 to 90; 90 if left out");
+  up.Flag("--enable-purge-protection", a->purge_protection, "nobody purges a deleted key before that");
+  up.Text("--clock", a->clock, "virtual: time passes when `qhsm dev clock` says so; system if left out")
+      .OneOf({"system", "virtual"});
   up.Text("--module", a->module, "PKCS#11 library of the partitions; SoftHSM if left out");
   up.Number("--port-base", a->port_base, "coordinator here, partitions after it; free ports if left out");
   up.Flag("--detach", a->detach, "return when all partitions are READY; otherwise it runs until Ctrl-C");
@@ -411,6 +427,7 @@ void AddDevCommands(Command& root) {
   Command start = verb("start", "Start or continue what was killed or stopped", &Start);
   start.Text("process", a->process, "p1, p2 ... or coordinator").Required();
   start.Flag("--wait", a->wait, "return when it is READY");
+  AddDevClockCommands(dev);
   verb("supervise", "What up starts in the background", &RunSupervisor).Hidden();
 }
 

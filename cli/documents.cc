@@ -100,6 +100,20 @@ std::string KeyTable(const v1::Key& key) {
   return Fields(fields);
 }
 
+Json DeletedKeyJson(const v1::DeletedKey& deleted) {
+  Json json = KeyJson(deleted.key());
+  json.Add("deleted_date", deleted.deleted());
+  json.Add("scheduled_purge_date", deleted.scheduled_purge());
+  json.Add("recovery_id", deleted.recovery_id());
+  return json;
+}
+
+std::string DeletedKeyTable(const v1::DeletedKey& deleted) {
+  return KeyTable(deleted.key()) + Fields({{"deleted", TimeText(deleted.deleted())},
+                                           {"purge", TimeText(deleted.scheduled_purge())},
+                                           {"recovery", deleted.key().attributes().recovery_level()}});
+}
+
 Json ProofsJson(std::string_view name, const v1::ProveKeyResponse& proofs) {
   Json partitions = Json::Array();
   for (const auto& partition : proofs.partitions()) {
@@ -152,6 +166,7 @@ Json StatusJson(const v1::HsmStatus& status) {
        {"partitions", partitions},
        {"quorum", Json::Object({{"have", status.quorum_have()}, {"need", status.quorum_need()}})},
        {"keys", status.keys()},
+       {"deleted_keys", status.deleted_keys()},
        {"versions", status.versions()},
        {"epoch", status.epoch()},
        {"data_set", status.data_set()},

@@ -14,6 +14,9 @@ namespace hsm::cli {
 
 Json KeyJson(const v1::Key& key);  // {key: a JWK with kid, attributes, tags, name, version, revision}
 std::string KeyTable(const v1::Key& key);
+Json DeletedKeyJson(
+    const v1::DeletedKey& deleted);  // KeyJson with deleted_date, scheduled_purge_date, recovery_id
+std::string DeletedKeyTable(const v1::DeletedKey& deleted);
 void AddPublicNumbers(const v1::PublicKey& key, Json& jwk);  // n and e, or x and y; nothing for oct and lists
 Json ProofsJson(std::string_view name, const v1::ProveKeyResponse& proofs);
 std::string ProofsTable(const v1::ProveKeyResponse& proofs);

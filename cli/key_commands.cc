@@ -79,6 +79,12 @@ absl::Status PrintKey(absl::StatusOr<v1::Key> key) {
   return absl::OkStatus();
 }
 
+absl::Status PrintDeleted(const absl::StatusOr<v1::DeletedKey>& deleted) {
+  HSM_RETURN_IF_ERROR(deleted.status());
+  Print(DeletedKeyJson(*deleted), DeletedKeyTable(*deleted));
+  return absl::OkStatus();
+}
+
 absl::Status CreateKey(const KeyArguments& a) {
   v1::CreateKeyRequest request;
   request.set_name(a.name);
@@ -180,8 +186,60 @@ absl::Status DeleteKey(const KeyArguments& a) {
   request.set_name(a.name);
   HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
-  HSM_ASSIGN_OR_RETURN(v1::DeleteKeyResponse response, client->DeleteKey(request));
-  return PrintKey(response.key());
+  return PrintDeleted(client->DeleteKey(request));
+}
+
+absl::Status ShowDeleted(const KeyArguments& a) {
+  v1::GetDeletedKeyRequest request;
+  request.set_name(a.name);
+  HSM_ASSIGN_OR_RETURN(auto client, Connect());
+  return PrintDeleted(client->GetDeletedKey(request));
+}
+
+absl::Status ListDeleted(const KeyArguments& a) {
+  HSM_ASSIGN_OR_RETURN(auto client, Connect());
+  Json keys = Json::Array();
+  std::vector<std::vector<std::string>> rows = {{"NAME", "VERSION", "TYPE", "DELETED", "PURGE"}};
+  std::string token;
+  uint32_t shown = 0;
+  for (int pages = 0; pages < kPagesMax; ++pages) {
+    v1::ListDeletedKeysRequest request;
+    request.set_page_size(500);
+    request.set_page_token(token);
+    HSM_ASSIGN_OR_RETURN(v1::ListDeletedKeysResponse page, client->ListDeletedKeys(request));
+    for (const v1::DeletedKey& deleted : page.keys()) {
+      if (a.max_results != 0 && shown == a.max_results) break;
+      ++shown;
+      keys.Add(DeletedKeyJson(deleted));
+      rows.push_back({deleted.key().name(), deleted.key().version(),
+                      KeyTypeName(deleted.key().public_key().type()), TimeText(deleted.deleted()),
+                      TimeText(deleted.scheduled_purge())});
+    }
+    token = page.next_page_token();
+    if (token.empty() || (a.max_results != 0 && shown == a.max_results)) break;
+  }
+  Print(Json::Object({{"keys", keys}}), Columns(rows));
+  return absl::OkStatus();
+}
+
+absl::Status RecoverKey(const KeyArguments& a) {
+  v1::RecoverDeletedKeyRequest request;
+  request.set_name(a.name);
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(auto client, Connect());
+  return PrintKey(client->RecoverDeletedKey(request));
+}
+
+absl::Status PurgeKey(const KeyArguments& a) {
+  v1::PurgeDeletedKeyRequest request;
+  request.set_name(a.name);
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(auto client, Connect());
+  HSM_ASSIGN_OR_RETURN(v1::PurgeDeletedKeyResponse purged, client->PurgeDeletedKey(request));
+  Print(
+      Json::Object({{"name", purged.name()}, {"versions", purged.versions()}, {"version", purged.version()}}),
+      Fields({{"purged", purged.name()}, {"versions destroyed", std::to_string(purged.versions())}}));
+  return absl::OkStatus();
 }
 
 absl::Status ProveKey(const KeyArguments& a) {
@@ -270,9 +328,29 @@ void AddKeyCommands(Command& root) {
   NameOption(rotate, a);
   OpIdOption(rotate, a);
 
-  Command remove = Verb(key, "delete", "Delete a key with all its versions", a, &DeleteKey);
+  Command remove =
+      Verb(key, "delete", "Delete a key with all its versions; it can be recovered", a, &DeleteKey);
   NameOption(remove, a);
   OpIdOption(remove, a);
+  remove.Example(
+      "qhsm key delete --name invoices     # nobody can use it when this returns; its name stays taken");
+
+  Command deleted = Verb(key, "list-deleted", "List the keys that can be recovered", a, &ListDeleted);
+  deleted.Number("--max-results", a->max_results, "stop after that many");
+  deleted.Example("qhsm key list-deleted --query keys[].name");
+
+  Command show_deleted =
+      Verb(key, "show-deleted", "Show a deleted key and when it is purged by itself", a, &ShowDeleted);
+  NameOption(show_deleted, a);
+
+  Command recover = Verb(key, "recover", "Bring a deleted key back as it was", a, &RecoverKey);
+  NameOption(recover, a);
+  OpIdOption(recover, a);
+
+  Command purge =
+      Verb(key, "purge", "Destroy a deleted key for good, unless purge protection holds", a, &PurgeKey);
+  NameOption(purge, a);
+  OpIdOption(purge, a);
 
   Command prove = Verb(key, "prove", "Ask every partition to prove that it holds the very key", a, &ProveKey);
   NameOption(prove, a);

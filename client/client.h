@@ -42,7 +42,11 @@ class Client {
   HSM_CLIENT_CALL(ListKeyVersions, ListKeyVersionsRequest, ListKeysResponse);
   HSM_CLIENT_CALL(SetKeyAttributes, SetKeyAttributesRequest, Key);
   HSM_CLIENT_CALL(RotateKey, RotateKeyRequest, Key);
-  HSM_CLIENT_CALL(DeleteKey, DeleteKeyRequest, DeleteKeyResponse);
+  HSM_CLIENT_CALL(DeleteKey, DeleteKeyRequest, DeletedKey);
+  HSM_CLIENT_CALL(GetDeletedKey, GetDeletedKeyRequest, DeletedKey);
+  HSM_CLIENT_CALL(ListDeletedKeys, ListDeletedKeysRequest, ListDeletedKeysResponse);
+  HSM_CLIENT_CALL(RecoverDeletedKey, RecoverDeletedKeyRequest, Key);
+  HSM_CLIENT_CALL(PurgeDeletedKey, PurgeDeletedKeyRequest, PurgeDeletedKeyResponse);
   HSM_CLIENT_CALL(ProveKey, ProveKeyRequest, ProveKeyResponse);
   HSM_CLIENT_CALL(GetStatus, GetStatusRequest, HsmStatus);
   HSM_CLIENT_CALL(DrainPartition, PartitionRequest, PartitionResponse);

@@ -29,6 +29,7 @@ absl::StatusOr<ClientOptions> ClientOptions::FromEnvironment() {
   HSM_RETURN_IF_ERROR(ReadVariable("QHSM_CERTIFICATE", options.certificate));
   HSM_RETURN_IF_ERROR(ReadVariable("QHSM_KEY", options.key));
   if (const char* hsm = std::getenv("QHSM_HSM")) options.hsm = hsm;
+  if (const char* clock = std::getenv("QHSM_CLOCK_FILE")) options.clock_file = clock;
   options.endpoints = absl::StrSplit(endpoints, ',', absl::SkipWhitespace());
   if (options.endpoints.empty()) return Error(v1::REASON_CONFIG_INVALID, "QHSM_ENDPOINT has no address");
   return options;

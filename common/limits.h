@@ -8,8 +8,9 @@ namespace hsm::limits {
 // Requests.
 inline constexpr size_t kKeyNameBytesMax = 127;
 inline constexpr size_t kTagsMax = 15;
-inline constexpr size_t kTagBytesMax = 256;       // name, and value
-inline constexpr uint32_t kKeyVersionsMax = 100;  // of one key
+inline constexpr size_t kTagBytesMax = 256;                               // name, and value
+inline constexpr uint32_t kKeyVersionsMax = 100;                          // of one key
+inline constexpr uint32_t kRetentionDaysMin = 7, kRetentionDaysMax = 90;  // of what is deleted
 inline constexpr size_t kCryptoDataBytesMax = 64 * 1024;
 inline constexpr size_t kAadBytesMax = 16 * 1024;
 inline constexpr size_t kHmacDataBytesMax = 16 * 1024;

@@ -1,6 +1,6 @@
 #pragma once
 // The nine roles that every HSM has: Azure Managed HSM's, with its GUIDs, names and data actions
-// (docs/access_control.md lists them, docs/decisions/0040 says where its sources disagree). Pure data.
+// (docs/access_control.md lists them, docs/decisions/0039 says where its sources disagree). Pure data.
 #include <span>
 #include <string_view>
 

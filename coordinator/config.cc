@@ -83,6 +83,7 @@ absl::StatusOr<CoordinatorConfig> LoadCoordinatorConfig(const std::string& path)
   restore.Read("gate_minutes", out.restore_gate_minutes);
   restore.Read("rollback_hold_hours", out.rollback_hold_hours);
   restore.Read("keep_administrators", out.keep_administrators);
+  file.Table("dev").ReadPath("clock_file", out.clock_file);
   HSM_RETURN_IF_ERROR(file.Finish());
   absl::Status valid = Validate(out);
   if (!valid.ok()) return Invalid(path + ": " + DetailOf(valid).message());
@@ -92,7 +93,7 @@ absl::StatusOr<CoordinatorConfig> LoadCoordinatorConfig(const std::string& path)
 absl::Status Validate(const CoordinatorConfig& config) {
   if (config.name.empty()) return Invalid("name is missing");
   if (!CheckKeyName(config.hsm_name).ok()) return Invalid("hsm.name has 1 to 127 of 0-9 A-Z a-z and -");
-  if (config.retention_days < 7 || config.retention_days > 90)
+  if (config.retention_days < limits::kRetentionDaysMin || config.retention_days > limits::kRetentionDaysMax)
     return Invalid("hsm.retention_days is 7 to 90");
   if (config.partitions.empty() || config.partitions.size() > limits::kPartitionsMax) {
     return Invalid("there are 1 to " + std::to_string(limits::kPartitionsMax) + " partitions");

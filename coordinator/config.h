@@ -57,6 +57,8 @@ struct CoordinatorConfig {
   uint32_t rollback_hold_hours = 24;
   bool keep_administrators = true;
 
+  std::string clock_file;  // common/virtual_clock.h; empty = the system's clock
+
   // Not in the file: timing and sizes that simulations shrink.
   absl::Duration tick = absl::Milliseconds(200);             // of the per-partition loops
   absl::Duration suspect_after = absl::Milliseconds(2'200);  // without a heartbeat

@@ -15,6 +15,7 @@
 #include "coordinator/modes.h"
 #include "coordinator/reconciler.h"
 #include "coordinator/replicator.h"
+#include "coordinator/retention.h"
 #include "coordinator/status.h"
 
 namespace hsm {
@@ -82,6 +83,7 @@ class Coordinator::Impl {
   Revoker revoker_;
   FanOut fan_out_;
   Catalogue catalogue_;
+  std::atomic<int64_t> witnessed_{0};
   std::unique_ptr<Core> core_;
   std::unique_ptr<Roles> roles_;
   std::unique_ptr<Replicator> replicator_;
@@ -90,6 +92,7 @@ class Coordinator::Impl {
   std::unique_ptr<Modes> modes_;
   std::unique_ptr<Reconciler> reconciler_;
   std::unique_ptr<Healer> healer_;
+  std::unique_ptr<Retention> retention_;
   std::unique_ptr<Maintenance> maintenance_;
 
   std::atomic<bool> leads_{false};
@@ -115,7 +118,7 @@ absl::Status Coordinator::Impl::Start() {
   HSM_RETURN_IF_ERROR(committer_->Start());
   HSM_RETURN_IF_ERROR(LoadCatalogue());
   core_.reset(new Core{config_, clock_, random_, catalogue_, *committer_, cluster_, state_, table_,
-                       role_state_, fan_out_, revoker_});
+                       role_state_, fan_out_, revoker_, witnessed_});
   roles_ = std::make_unique<Roles>(*core_);
   HSM_RETURN_IF_ERROR(roles_->Load());
   replicator_ = std::make_unique<Replicator>(*core_);
@@ -123,7 +126,9 @@ absl::Status Coordinator::Impl::Start() {
   keys_ = std::make_unique<Keys>(*core_, *replicator_, *prover_);
   reconciler_ = std::make_unique<Reconciler>(*core_, *replicator_, *prover_);
   healer_ = std::make_unique<Healer>(*core_);
-  maintenance_ = std::make_unique<Maintenance>(*core_, *reconciler_, *healer_, *keys_);
+  retention_ = std::make_unique<Retention>(*core_, *keys_, witnessed_);
+  HSM_RETURN_IF_ERROR(retention_->Load());
+  maintenance_ = std::make_unique<Maintenance>(*core_, *reconciler_, *healer_, *keys_, *retention_);
   modes_ = std::make_unique<Modes>(*core_, [this] {
     for (size_t i = 0; i < cluster_.size(); ++i) maintenance_->Kick(i);
   });
@@ -346,9 +351,25 @@ absl::StatusOr<v1::Key> Coordinator::SetKeyAttributes(const Caller& caller,
 absl::StatusOr<v1::Key> Coordinator::RotateKey(const Caller& caller, const v1::RotateKeyRequest& request) {
   return impl_->keys().Rotate(caller, request);
 }
-absl::StatusOr<v1::DeleteKeyResponse> Coordinator::DeleteKey(const Caller& caller,
-                                                             const v1::DeleteKeyRequest& request) {
+absl::StatusOr<v1::DeletedKey> Coordinator::DeleteKey(const Caller& caller,
+                                                      const v1::DeleteKeyRequest& request) {
   return impl_->keys().Delete(caller, request);
+}
+absl::StatusOr<v1::DeletedKey> Coordinator::GetDeletedKey(const Caller& caller,
+                                                          const v1::GetDeletedKeyRequest& request) {
+  return impl_->keys().GetDeleted(caller, request);
+}
+absl::StatusOr<v1::ListDeletedKeysResponse> Coordinator::ListDeletedKeys(
+    const Caller& caller, const v1::ListDeletedKeysRequest& request) {
+  return impl_->keys().ListDeleted(caller, request);
+}
+absl::StatusOr<v1::Key> Coordinator::RecoverDeletedKey(const Caller& caller,
+                                                       const v1::RecoverDeletedKeyRequest& request) {
+  return impl_->keys().Recover(caller, request);
+}
+absl::StatusOr<v1::PurgeDeletedKeyResponse> Coordinator::PurgeDeletedKey(
+    const Caller& caller, const v1::PurgeDeletedKeyRequest& request) {
+  return impl_->keys().Purge(caller, request);
 }
 absl::StatusOr<v1::ProveKeyResponse> Coordinator::ProveKey(const Caller& caller,
                                                            const v1::ProveKeyRequest& request) {

@@ -52,7 +52,14 @@ class Coordinator {
                                                        const v1::ListKeyVersionsRequest& request);
   absl::StatusOr<v1::Key> SetKeyAttributes(const Caller& caller, const v1::SetKeyAttributesRequest& request);
   absl::StatusOr<v1::Key> RotateKey(const Caller& caller, const v1::RotateKeyRequest& request);
-  absl::StatusOr<v1::DeleteKeyResponse> DeleteKey(const Caller& caller, const v1::DeleteKeyRequest& request);
+  absl::StatusOr<v1::DeletedKey> DeleteKey(const Caller& caller, const v1::DeleteKeyRequest& request);
+  absl::StatusOr<v1::DeletedKey> GetDeletedKey(const Caller& caller, const v1::GetDeletedKeyRequest& request);
+  absl::StatusOr<v1::ListDeletedKeysResponse> ListDeletedKeys(const Caller& caller,
+                                                              const v1::ListDeletedKeysRequest& request);
+  absl::StatusOr<v1::Key> RecoverDeletedKey(const Caller& caller,
+                                            const v1::RecoverDeletedKeyRequest& request);
+  absl::StatusOr<v1::PurgeDeletedKeyResponse> PurgeDeletedKey(const Caller& caller,
+                                                              const v1::PurgeDeletedKeyRequest& request);
   absl::StatusOr<v1::ProveKeyResponse> ProveKey(const Caller& caller, const v1::ProveKeyRequest& request);
 
   // RoleService.

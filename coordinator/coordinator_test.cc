@@ -269,26 +269,11 @@ TEST_F(CoordinatorTest, AttributesChangeAsAskedOrNotAtAll) {
   EXPECT_THAT(coordinator().SetKeyAttributes(caller(), request), HasReason(v1::REASON_INVALID_ARGUMENT));
 }
 
-TEST_F(CoordinatorTest, ADeletedKeyIsGoneForGoodAndItsNameIsFree) {
-  auto key = Create("k");
-  ASSERT_THAT(key, IsOk());
-  KeyUid uid = core().table.Find("k")->head.uid;
-  ASSERT_THAT(cluster_.Delete("k"), IsOk());
-  EXPECT_THAT(Get("k"), HasReason(v1::REASON_KEY_NOT_FOUND));
-  auto left = core().catalogue.Versions(1, uid, 0, 10);
-  ASSERT_THAT(left, IsOk());
-  EXPECT_TRUE(left->rows.empty()) << "the wrapped key is erased from the store";
-  auto tombstone = core().catalogue.Read<rpc::StoredTombstone>(store_key::Tombstone(uid));
-  EXPECT_TRUE((*tombstone)->value.erased());
-  EXPECT_THAT(Create("k"), IsOk());
-  EXPECT_NE(core().table.Find("k")->head.uid, uid);
-}
-
 TEST_F(CoordinatorTest, APartitionThatWasAwayLearnsOfADelete) {
   ASSERT_THAT(Create("k"), IsOk());
   ASSERT_THAT(Create("stays"), IsOk());
   cluster_.StopNode(2);
-  ASSERT_THAT(cluster_.Delete("k"), IsOk());
+  ASSERT_THAT(cluster_.Destroy("k"), IsOk());
   cluster_.StartNode(2);
   ASSERT_TRUE(cluster_.AwaitReady(3));
   EXPECT_TRUE(Eventually([&] { return core().cluster.View(2).heartbeat.keys() == 1; }));

@@ -1,6 +1,9 @@
 #pragma once
 // The parts of a coordinator that act on each other, by reference, so that each can be built and tested
 // alone. Owned and wired by coordinator/coordinator.cc.
+#include <algorithm>
+#include <atomic>
+
 #include "absl/status/status.h"
 #include "common/clock.h"
 #include "common/random.h"
@@ -28,12 +31,15 @@ struct Core {
   RoleState& roles;
   FanOut& fan_out;
   Revoker& revoker;
+  const std::atomic<int64_t>& witnessed;  // coordinator/retention.h; seconds since 1970 UTC
 
   rpc::Fence Fence() const;
   // OK while the HSM takes changes: active, leading, store not rolled back.
   absl::Status MayChange() const;
   // OK while the HSM serves reads of its keys: active.
   absl::Status MayRead() const;
+  // From when retention counts, seconds: no clock that was set back makes it shorter.
+  int64_t RetentionNow() const { return std::max(absl::ToUnixSeconds(clock.Now()), witnessed.load()); }
   // The caller's right; a refusal is audited. `key_name` empty: over the whole HSM.
   absl::Status Allow(const Caller& caller, DataAction action, std::string_view operation,
                      std::string_view key_name = {}) const;

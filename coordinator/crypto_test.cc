@@ -188,7 +188,7 @@ TEST_F(CryptoTest, ADisabledKeyStopsAtOnce) {
 }
 
 TEST_F(CryptoTest, ADeletedKeyIsGone) {
-  ASSERT_TRUE(cluster_.Delete("ec").ok());
+  ASSERT_TRUE(cluster_.Destroy("ec").ok());
   EXPECT_EQ(Outcome(Sign()), v1::REASON_KEY_NOT_FOUND);
 }
 

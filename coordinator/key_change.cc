@@ -1,4 +1,4 @@
-// Changes of a key's head: attributes, and its end. Commit first, then the partitions: all of them (or the
+// Changes of a key's head. Commit first, then the partitions: all of them (or the
 // end of their leases) for what takes something away, a majority for what adds.
 #include <algorithm>
 
@@ -75,35 +75,41 @@ absl::StatusOr<rpc::SealedRecord> Keys::Transition(const KeyEntry& entry, rpc::T
   }
 }
 
+absl::StatusOr<std::string> Keys::ChangeOnce(const Caller& caller, std::string_view operation,
+                                             const std::string& name, const std::string& op_id,
+                                             const std::string& bytes, const ChangeAttempt& attempt) {
+  HSM_RETURN_IF_ERROR(core_.MayChange());
+  HSM_ASSIGN_OR_RETURN(OpIds::Begun begun, op_ids_.Begin(caller, op_id, operation, bytes));
+  if (begun.before.has_value()) {
+    HSM_RETURN_IF_ERROR(FinishHead(*begun.before, name));
+    return begun.before->response();
+  }
+  for (int tries = 0; tries < kChangeAttempts; ++tries) {
+    bool again = false;
+    absl::StatusOr<std::string> answer = attempt(begun, again);
+    if (!again) return answer;
+  }
+  return Error(v1::REASON_REVISION_CONFLICT, "key " + name + " is being changed by others");
+}
+
 absl::StatusOr<v1::Key> Keys::SetAttributes(const Caller& caller,
                                             const v1::SetKeyAttributesRequest& request) {
   HSM_RETURN_IF_ERROR(core_.Allow(caller, DataAction::kKeysWrite, "SetKeyAttributes", request.name()));
-  HSM_RETURN_IF_ERROR(core_.MayChange());
-  v1::SetKeyAttributesRequest bare = request;
-  bare.clear_op_id();
-  HSM_ASSIGN_OR_RETURN(OpIds::Begun begun,
-                       op_ids_.Begin(caller, request.op_id(), "SetKeyAttributes", StableBytes(bare)));
-  if (begun.before.has_value()) {
-    HSM_RETURN_IF_ERROR(FinishHead(*begun.before, request.name()));
-    v1::Key answer;
-    if (!answer.ParseFromString(begun.before->response())) {
-      return Error(v1::REASON_RECORD_CORRUPT, "the op record's answer does not parse");
-    }
-    return answer;
-  }
-  for (int attempt = 0; attempt < kChangeAttempts; ++attempt) {
-    bool again = false;
-    absl::StatusOr<v1::Key> key = TrySetAttributes(caller, request, begun, again);
-    if (!again) return key;
-  }
-  return Error(v1::REASON_REVISION_CONFLICT, "key " + request.name() + " is being changed by others");
+  return DoOnce<v1::Key>(caller, "SetKeyAttributes", request, [&](const OpIds::Begun& begun, bool& again) {
+    return TrySetAttributes(caller, request, begun, again);
+  });
 }
 
-absl::StatusOr<v1::Key> Keys::TrySetAttributes(const Caller& caller,
-                                               const v1::SetKeyAttributesRequest& request,
-                                               const OpIds::Begun& begun, bool& again) {
-  KeyEntryPtr entry = core_.table.Find(request.name());
-  if (entry == nullptr) return NotThere(request.name());
+absl::Status Keys::NeedQuorum() const {
+  if (core_.cluster.ReadyCount() >= core_.cluster.quorum()) return absl::OkStatus();
+  return Error(v1::REASON_NO_QUORUM, std::to_string(core_.cluster.ReadyCount()) + " partitions are READY, " +
+                                         std::to_string(core_.cluster.quorum()) + " are needed");
+}
+
+absl::StatusOr<std::string> Keys::TrySetAttributes(const Caller& caller,
+                                                   const v1::SetKeyAttributesRequest& request,
+                                                   const OpIds::Begun& begun, bool& again) {
+  HSM_ASSIGN_OR_RETURN(KeyEntryPtr entry, Live(request.name()));
   if (request.has_revision() && request.revision() != entry->head.revision) {
     return Error(v1::REASON_REVISION_CONFLICT, "key " + request.name() + " is at revision " +
                                                    std::to_string(entry->head.revision) + " now");
@@ -111,49 +117,64 @@ absl::StatusOr<v1::Key> Keys::TrySetAttributes(const Caller& caller,
   HSM_ASSIGN_OR_RETURN(AttributeChange wanted, DecodeChange(request));
   HSM_RETURN_IF_ERROR(CheckChange(entry->head, wanted));
   bool revoking = Revokes(entry->head, wanted);
-  if (!revoking && core_.cluster.ReadyCount() < core_.cluster.quorum()) {
-    return Error(v1::REASON_NO_QUORUM, std::to_string(core_.cluster.ReadyCount()) +
-                                           " partitions are READY, " +
-                                           std::to_string(core_.cluster.quorum()) + " are needed");
-  }
+  if (!revoking) HSM_RETURN_IF_ERROR(NeedQuorum());
   rpc::TransitionRequest transition;
   *transition.mutable_set_attributes() = Encoded(wanted);
-  HSM_ASSIGN_OR_RETURN(rpc::SealedRecord sealed, Transition(*entry, transition));
+  HeadChange change{AuditOf(caller, "SetKeyAttributes", entry->head.name), entry,
+                    Changed(entry->head, wanted), revoking};
+  change.answer = [&](const KeyHead& head) {
+    return ShowKey(core_.config, head, entry->versions.back(), true).SerializeAsString();
+  };
+  absl::StatusOr<std::string> answer = ChangeHead(change, std::move(transition), begun, again);
+  again = again && !request.has_revision();
+  return answer;
+}
+
+// One attempt at a change of a head that stays: sealed by a partition, compared with what was asked for,
+// committed, brought to the partitions. `again`: somebody else changed the key meanwhile.
+absl::StatusOr<std::string> Keys::ChangeHead(const HeadChange& wanted, rpc::TransitionRequest transition,
+                                             const OpIds::Begun& begun, bool& again) {
+  const KeyEntryPtr& entry = wanted.entry;
+  HSM_ASSIGN_OR_RETURN(rpc::SealedRecord sealed, Transition(*entry, std::move(transition)));
   HSM_ASSIGN_OR_RETURN(KeyHead head, DecodeHead(sealed));
-  KeyHead expected = Changed(entry->head, wanted);
-  expected.revision += 1;
+  KeyHead expected = wanted.expected;
+  expected.revision = entry->head.revision + 1;
   expected.updated = head.updated;
+  if (expected.state == KeyState::kDeleted) expected.deleted = head.deleted;
   if (head != expected)
     return Error(v1::REASON_RECORD_CORRUPT, "a partition sealed another change than was asked for");
 
   HsmViewPtr view = core_.state.View();
   const std::string head_key = store_key::Head(view->data_set, head.name);
-  v1::Key answer = ShowKey(core_.config, head, entry->versions.back(), true);
+  const std::string answer = wanted.answer(head);
   Change change;
-  change.audit = AuditOf(caller, "SetKeyAttributes", head.name);
+  change.audit = wanted.audit;
   change.guards = {StoreGuard::ModRevisionIs(store_key::Hsm(), view->store_revision),
                    StoreGuard::ModRevisionIs(head_key, entry->store_revision)};
   change.ops = {StoreOp::Put(head_key, sealed.SerializeAsString())};
-  rpc::StoredOp record;
-  record.set_operation("SetKeyAttributes");
-  record.set_response(answer.SerializeAsString());
-  record.set_time_ms(absl::ToUnixMillis(core_.clock.Now()));
-  record.set_uid(head.uid.Raw());
-  record.set_revision(head.revision);
-  record.set_revoking(revoking);
-  OpIds::AddRecord(begun, record, change);
+  OpIds::AddRecord(begun, OpRecordOf(wanted.audit, head, wanted.revoking, answer), change);
   change.applied = [this, entry, sealed](StoreRevision revision) {
     absl::StatusOr<KeyEntryPtr> next = ChangeEntry(*entry, sealed, nullptr, revision);
     if (next.ok()) core_.table.Put(*std::move(next));
   };
   ChangeResult result = core_.committer.Commit(std::move(change));
-  again = result.outcome == StoreOutcome::kConflict && !request.has_revision();
-  if (result.outcome == StoreOutcome::kConflict) {
-    return Error(v1::REASON_REVISION_CONFLICT, "key " + head.name + " changed meanwhile");
-  }
+  again = result.outcome == StoreOutcome::kConflict;
+  if (again) return Error(v1::REASON_REVISION_CONFLICT, "key " + head.name + " changed meanwhile");
   HSM_RETURN_IF_ERROR(result.status);
-  HSM_RETURN_IF_ERROR(SpreadHead(head, sealed, revoking));
+  HSM_RETURN_IF_ERROR(SpreadHead(head, sealed, wanted.revoking));
   return answer;
+}
+
+rpc::StoredOp Keys::OpRecordOf(const AuditFields& audit, const KeyHead& head, bool revoking,
+                               const std::string& answer) const {
+  rpc::StoredOp record;
+  record.set_operation(audit.operation);
+  record.set_response(answer);
+  record.set_time_ms(absl::ToUnixMillis(core_.clock.Now()));
+  record.set_uid(head.uid.Raw());
+  record.set_revision(head.revision);
+  record.set_revoking(revoking);
+  return record;
 }
 
 // Brings a committed head to the partitions: all or their leases' end if it revokes, else a majority.
@@ -191,114 +212,6 @@ absl::Status Keys::FinishHead(const rpc::StoredOp& before, const std::string& na
   if (!row.has_value()) return absl::OkStatus();
   HSM_ASSIGN_OR_RETURN(KeyHead head, DecodeHead(row->value.head()));
   return SpreadHead(head, row->value.head(), true);
-}
-
-absl::StatusOr<v1::DeleteKeyResponse> Keys::Delete(const Caller& caller,
-                                                   const v1::DeleteKeyRequest& request) {
-  HSM_RETURN_IF_ERROR(core_.Allow(caller, DataAction::kKeysDelete, "DeleteKey", request.name()));
-  HSM_RETURN_IF_ERROR(core_.MayChange());
-  v1::DeleteKeyRequest bare = request;
-  bare.clear_op_id();
-  HSM_ASSIGN_OR_RETURN(OpIds::Begun begun,
-                       op_ids_.Begin(caller, request.op_id(), "DeleteKey", StableBytes(bare)));
-  v1::DeleteKeyResponse response;
-  if (begun.before.has_value()) {
-    HSM_RETURN_IF_ERROR(FinishHead(*begun.before, request.name()));
-    if (!response.ParseFromString(begun.before->response())) {
-      return Error(v1::REASON_RECORD_CORRUPT, "the op record's answer does not parse");
-    }
-    return response;
-  }
-  for (int attempt = 0; attempt < kChangeAttempts; ++attempt) {
-    bool again = false;
-    absl::StatusOr<v1::DeleteKeyResponse> answer = TryDelete(caller, request.name(), begun, again);
-    if (!again) return answer;
-  }
-  return Error(v1::REASON_REVISION_CONFLICT, "key " + request.name() + " is being changed by others");
-}
-
-absl::StatusOr<v1::DeleteKeyResponse> Keys::TryDelete(const Caller& caller, const std::string& name,
-                                                      const OpIds::Begun& begun, bool& again) {
-  KeyEntryPtr entry = core_.table.Find(name);
-  if (entry == nullptr) return NotThere(name);
-  rpc::TransitionRequest transition;
-  transition.set_tombstone(true);
-  HSM_ASSIGN_OR_RETURN(rpc::SealedRecord sealed, Transition(*entry, transition));
-  HSM_ASSIGN_OR_RETURN(KeyHead head, DecodeHead(sealed));
-  if (head.state != KeyState::kTombstone || head.uid != entry->head.uid || head.name != name ||
-      head.incarnation != entry->head.incarnation || head.revision != entry->head.revision + 1) {
-    return Error(v1::REASON_RECORD_CORRUPT, "a partition sealed another change than was asked for");
-  }
-  HsmViewPtr view = core_.state.View();
-  const std::string head_key = store_key::Head(view->data_set, name);
-  v1::DeleteKeyResponse answer;
-  *answer.mutable_key() = ShowKey(core_.config, entry->head, entry->versions.back(), true);
-  rpc::StoredTombstone tombstone;
-  *tombstone.mutable_head() = sealed;
-  tombstone.set_uid(head.uid.Raw());
-  tombstone.set_incarnation(head.incarnation);
-  tombstone.set_name(name);
-  tombstone.set_data_set(view->data_set);
-  tombstone.set_time(absl::ToUnixSeconds(core_.clock.Now()));
-  tombstone.set_versions(static_cast<uint32_t>(entry->versions.size()));
-
-  Change change;
-  change.audit = AuditOf(caller, "DeleteKey", name);
-  change.guards = {StoreGuard::ModRevisionIs(store_key::Hsm(), view->store_revision),
-                   StoreGuard::ModRevisionIs(head_key, entry->store_revision)};
-  change.ops = {StoreOp::Put(store_key::Tombstone(head.uid), tombstone.SerializeAsString()),
-                StoreOp::Delete(head_key), StoreOp::Delete(store_key::Uid(view->data_set, head.uid))};
-  rpc::StoredOp record;
-  record.set_operation("DeleteKey");
-  record.set_response(answer.SerializeAsString());
-  record.set_time_ms(absl::ToUnixMillis(core_.clock.Now()));
-  record.set_uid(head.uid.Raw());
-  record.set_revision(head.revision);
-  record.set_revoking(true);
-  OpIds::AddRecord(begun, record, change);
-  change.applied = [this, name, head, mac = sealed.mac()](StoreRevision) {
-    core_.table.Destroy(name, head.uid, {head.incarnation, head.revision, mac, name});
-  };
-  ChangeResult result = core_.committer.Commit(std::move(change));
-  again = result.outcome == StoreOutcome::kConflict;
-  HSM_RETURN_IF_ERROR(result.status);
-  HSM_RETURN_IF_ERROR(SpreadHead(head, sealed, true));
-  // The key is gone for every caller; its blobs go now. A failure here is made good by EraseTombstoned.
-  if (absl::Status erased = EraseVersions(tombstone); !erased.ok()) {
-    LogWarning("version records of a destroyed key are still to be erased", {{"key", name}, {"why", erased}});
-  }
-  return answer;
-}
-
-absl::Status Keys::EraseVersions(const rpc::StoredTombstone& tombstone) {
-  std::optional<KeyUid> uid = KeyUid::From(tombstone.uid());
-  if (!uid.has_value()) return Error(v1::REASON_RECORD_CORRUPT, "a tombstone names no key");
-  const std::string prefix = store_key::VersionPrefix(tombstone.data_set(), *uid);
-  while (true) {
-    HSM_ASSIGN_OR_RETURN(StorePage page, core_.catalogue.store().Scan(prefix, "", 64));
-    Change change;
-    for (const StoreRecord& record : page.records) change.ops.push_back(StoreOp::Delete(record.key));
-    if (!page.more) {
-      rpc::StoredTombstone erased = tombstone;
-      erased.set_erased(true);
-      change.ops.push_back(StoreOp::Put(store_key::Tombstone(*uid), erased.SerializeAsString()));
-    }
-    HSM_RETURN_IF_ERROR(core_.committer.Commit(std::move(change)).status);
-    if (!page.more) return absl::OkStatus();
-  }
-}
-
-absl::Status Keys::EraseTombstoned() {
-  std::string after;
-  while (true) {
-    HSM_ASSIGN_OR_RETURN(auto page, core_.catalogue.Scan<rpc::StoredTombstone>(store_key::TombstonePrefix(),
-                                                                               after, limits::kStorePageMax));
-    for (const auto& row : page.rows) {
-      if (!row.value.erased()) HSM_RETURN_IF_ERROR(EraseVersions(row.value));
-    }
-    if (!page.more || page.rows.empty()) return absl::OkStatus();
-    after = page.rows.back().key;
-  }
 }
 
 }  // namespace hsm

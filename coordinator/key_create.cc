@@ -72,9 +72,7 @@ absl::StatusOr<v1::Key> Keys::Create(const Caller& caller, const v1::CreateKeyRe
   HSM_ASSIGN_OR_RETURN(OpIds::Begun begun,
                        op_ids_.Begin(caller, request.op_id(), "CreateKey", StableBytes(bare)));
   if (begun.before.has_value()) return FinishStaged(*begun.before);
-  if (core_.table.Find(request.name()) != nullptr) {
-    return Error(v1::REASON_KEY_EXISTS, "there is a key " + request.name() + " already");
-  }
+  HSM_RETURN_IF_ERROR(CheckFree(request.name()));
   rpc::GenerateRequest generate;
   *generate.mutable_key() = wanted;
   HSM_ASSIGN_OR_RETURN(StagedKey staged, replicator_.Stage(generate, nullptr));
@@ -96,8 +94,7 @@ absl::StatusOr<v1::Key> Keys::Rotate(const Caller& caller, const v1::RotateKeyRe
   HSM_ASSIGN_OR_RETURN(OpIds::Begun begun,
                        op_ids_.Begin(caller, request.op_id(), "RotateKey", StableBytes(bare)));
   if (begun.before.has_value()) return FinishStaged(*begun.before);
-  KeyEntryPtr entry = core_.table.Find(request.name());
-  if (entry == nullptr) return NotThere(request.name());
+  HSM_ASSIGN_OR_RETURN(KeyEntryPtr entry, Live(request.name()));
   if (entry->versions.size() >= limits::kKeyVersionsMax) {
     return Error(v1::REASON_LIMIT_EXCEEDED, "key " + request.name() + " has " +
                                                 std::to_string(limits::kKeyVersionsMax) +

@@ -24,7 +24,11 @@ class KeyHandlers final : public v1::KeyService::Service {
   HSM_KEY_CALL(ListKeyVersions, ListKeyVersionsRequest, ListKeysResponse)
   HSM_KEY_CALL(SetKeyAttributes, SetKeyAttributesRequest, Key)
   HSM_KEY_CALL(RotateKey, RotateKeyRequest, Key)
-  HSM_KEY_CALL(DeleteKey, DeleteKeyRequest, DeleteKeyResponse)
+  HSM_KEY_CALL(DeleteKey, DeleteKeyRequest, DeletedKey)
+  HSM_KEY_CALL(GetDeletedKey, GetDeletedKeyRequest, DeletedKey)
+  HSM_KEY_CALL(ListDeletedKeys, ListDeletedKeysRequest, ListDeletedKeysResponse)
+  HSM_KEY_CALL(RecoverDeletedKey, RecoverDeletedKeyRequest, Key)
+  HSM_KEY_CALL(PurgeDeletedKey, PurgeDeletedKeyRequest, PurgeDeletedKeyResponse)
   HSM_KEY_CALL(ProveKey, ProveKeyRequest, ProveKeyResponse)
 #undef HSM_KEY_CALL
 
@@ -43,6 +47,10 @@ void BindKeyHandlers(Front& front, RpcServer& server) {
       .Unary("SetKeyAttributes", &KeyHandlers::SetKeyAttributes)
       .Unary("RotateKey", &KeyHandlers::RotateKey)
       .Unary("DeleteKey", &KeyHandlers::DeleteKey)
+      .Unary("GetDeletedKey", &KeyHandlers::GetDeletedKey)
+      .Unary("ListDeletedKeys", &KeyHandlers::ListDeletedKeys)
+      .Unary("RecoverDeletedKey", &KeyHandlers::RecoverDeletedKey)
+      .Unary("PurgeDeletedKey", &KeyHandlers::PurgeDeletedKey)
       .Unary("ProveKey", &KeyHandlers::ProveKey);
 }
 

@@ -71,8 +71,10 @@ void KeyTable::Put(KeyEntryPtr entry) {
     Place& place = places_[BucketOf(uid)];
     MutexLock lock(place.mutex);
     place.keys[uid] = entry;
+    place.tombstones.erase(uid);  // of an earlier incarnation
     place.digest.reset();
   }
+  NoteDeleted(entry->head.name, entry->head.state == KeyState::kDeleted ? entry : nullptr);
   if (before == nullptr) keys_.fetch_add(1, std::memory_order_relaxed);
   versions_.fetch_add(entry->versions.size() - (before ? before->versions.size() : 0),
                       std::memory_order_relaxed);
@@ -97,8 +99,28 @@ void KeyTable::Destroy(const std::string& name, const KeyUid& uid, TombstoneEntr
     place.digest.reset();
   }
   if (before == nullptr) return;
+  NoteDeleted(name, nullptr);
   keys_.fetch_sub(1, std::memory_order_relaxed);
   versions_.fetch_sub(before->versions.size(), std::memory_order_relaxed);
+}
+
+void KeyTable::NoteDeleted(const std::string& name, KeyEntryPtr entry) {
+  MutexLock lock(deleted_mutex_);
+  if (entry == nullptr) {
+    deleted_.erase(name);
+  } else {
+    deleted_[name] = std::move(entry);
+  }
+  deleted_count_.store(deleted_.size(), std::memory_order_relaxed);
+}
+
+std::vector<KeyEntryPtr> KeyTable::Deleted(const std::string& after_name, size_t limit) const {
+  std::vector<KeyEntryPtr> out;
+  MutexLock lock(deleted_mutex_);
+  for (auto it = deleted_.upper_bound(after_name); it != deleted_.end() && out.size() < limit; ++it) {
+    out.push_back(it->second);
+  }
+  return out;
 }
 
 void KeyTable::Clear() {
@@ -112,8 +134,13 @@ void KeyTable::Clear() {
     place.tombstones.clear();
     place.digest.reset();
   }
+  {
+    MutexLock lock(deleted_mutex_);
+    deleted_.clear();
+  }
   keys_ = 0;
   versions_ = 0;
+  deleted_count_ = 0;
 }
 
 absl::Status KeyTable::Load(Catalogue& catalogue, DataSet data_set) {
@@ -138,6 +165,7 @@ absl::Status KeyTable::Load(Catalogue& catalogue, DataSet data_set) {
       HSM_ASSIGN_OR_RETURN(KeyHead head, DecodeHead(row.value.head()));
       Place& place = places_[BucketOf(head.uid)];
       MutexLock lock(place.mutex);
+      if (place.keys.contains(head.uid)) continue;  // it has come back as a later incarnation
       place.tombstones[head.uid] = {head.incarnation, head.revision, row.value.head().mac(), head.name};
     }
     if (!page.more || page.rows.empty()) break;

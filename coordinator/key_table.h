@@ -72,6 +72,9 @@ class KeyTable {
   KeyEntryPtr FindUid(const KeyUid& uid) const;
   std::optional<TombstoneEntry> FindTombstone(const KeyUid& uid) const;
   uint64_t keys() const { return keys_.load(std::memory_order_relaxed); }
+  uint64_t deleted() const { return deleted_count_.load(std::memory_order_relaxed); }
+  // Keys that are deleted and can be recovered, of those after `after_name`, in name order.
+  std::vector<KeyEntryPtr> Deleted(const std::string& after_name, size_t limit) const;
   uint64_t versions() const { return versions_.load(std::memory_order_relaxed); }
   DataSet data_set() const { return data_set_.load(std::memory_order_acquire); }
 
@@ -104,10 +107,13 @@ class KeyTable {
   };
   Shard& ShardOf(std::string_view name) const;
   void Clear();
+  void NoteDeleted(const std::string& name, KeyEntryPtr entry);  // null: it is not, or not any more
 
   mutable std::array<Shard, kShards> shards_;
   mutable std::array<Place, limits::kBuckets> places_;
-  std::atomic<uint64_t> keys_{0}, versions_{0};
+  mutable Mutex deleted_mutex_;
+  std::map<std::string, KeyEntryPtr> deleted_ HSM_GUARDED_BY(deleted_mutex_);
+  std::atomic<uint64_t> keys_{0}, versions_{0}, deleted_count_{0};
   std::atomic<DataSet> data_set_{0};
 };
 

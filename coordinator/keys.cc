@@ -8,12 +8,13 @@
 #include "common/mutant.h"
 
 namespace hsm {
-namespace {
 
 uint32_t PageSize(uint32_t asked) {
   if (asked == 0) return limits::kPageSizeDefault;
   return std::min(asked, limits::kPageSizeMax);
 }
+
+namespace {
 
 std::string RecoveryLevel(uint32_t days, bool purge_protection) {
   std::string level = days == 90 ? "Recoverable" : "CustomizedRecoverable";
@@ -51,15 +52,29 @@ v1::Key ShowKey(const CoordinatorConfig& config, const KeyHead& head, const Entr
   return key;
 }
 
-absl::Status Keys::NotThere(const std::string& name) const {
-  return Error(v1::REASON_KEY_NOT_FOUND, "there is no key " + name);
+absl::StatusOr<KeyEntryPtr> Keys::Live(const std::string& name) const {
+  KeyEntryPtr entry = core_.table.Find(name);
+  if (entry == nullptr || entry->head.state != KeyState::kActive) {
+    return Error(v1::REASON_KEY_NOT_FOUND, "there is no key " + name);
+  }
+  return entry;
+}
+
+absl::Status Keys::CheckFree(const std::string& name) const {
+  KeyEntryPtr entry = core_.table.Find(name);
+  if (entry == nullptr) return absl::OkStatus();
+  if (entry->head.state == KeyState::kActive) {
+    return Error(v1::REASON_KEY_EXISTS, "there is a key " + name + " already");
+  }
+  return Error(v1::REASON_KEY_EXISTS, "the name " + name +
+                                          " is taken by a deleted key: recover it, purge it, or wait for its "
+                                          "purge (qhsm key recover, qhsm key purge)");
 }
 
 absl::StatusOr<v1::Key> Keys::Get(const Caller& caller, const v1::GetKeyRequest& request) {
   HSM_RETURN_IF_ERROR(core_.Allow(caller, DataAction::kKeysRead, "GetKey", request.name()));
   HSM_RETURN_IF_ERROR(core_.MayRead());
-  KeyEntryPtr entry = core_.table.Find(request.name());
-  if (entry == nullptr) return NotThere(request.name());
+  HSM_ASSIGN_OR_RETURN(KeyEntryPtr entry, Live(request.name()));
   if (request.version().empty()) return ShowKey(core_.config, entry->head, entry->latest(), true);
   std::optional<KeyVersion> id = KeyVersion::FromHexText(request.version());
   const EntryVersion* version = id.has_value() ? entry->Find(*id) : nullptr;
@@ -75,29 +90,33 @@ absl::StatusOr<v1::ListKeysResponse> Keys::List(const Caller& caller, const v1::
   if (!request.page_token().empty() && !CheckKeyName(request.page_token()).ok()) {
     return Error(v1::REASON_INVALID_ARGUMENT, "the page token is not one of an earlier answer");
   }
-  HSM_ASSIGN_OR_RETURN(auto page, core_.catalogue.Heads(core_.state.View()->data_set, request.page_token(),
-                                                        PageSize(request.page_size())));
   v1::ListKeysResponse response;
-  std::string last;
-  for (const auto& row : page.rows) {
-    HSM_ASSIGN_OR_RETURN(KeyHead head, DecodeHead(row.value));
-    last = head.name;
-    EntryVersion version{head.latest, head.version_count, head.created, {}};
-    if (KeyEntryPtr entry = core_.table.Find(head.name); entry != nullptr) {
-      if (const EntryVersion* known = entry->Find(head.latest)) version.created = known->created;
+  const size_t size = PageSize(request.page_size());
+  std::string after = request.page_token();
+  while (true) {
+    HSM_ASSIGN_OR_RETURN(auto page, core_.catalogue.Heads(core_.state.View()->data_set, after, size));
+    for (const auto& row : page.rows) {
+      HSM_ASSIGN_OR_RETURN(KeyHead head, DecodeHead(row.value));
+      after = head.name;
+      if (head.state != KeyState::kActive) continue;
+      EntryVersion version{head.latest, head.version_count, head.created, {}};
+      if (KeyEntryPtr entry = core_.table.Find(head.name); entry != nullptr) {
+        if (const EntryVersion* known = entry->Find(head.latest)) version.created = known->created;
+      }
+      *response.add_keys() = ShowKey(core_.config, head, version, false);
+      if (static_cast<size_t>(response.keys_size()) < size) continue;
+      if (page.more || &row != &page.rows.back()) response.set_next_page_token(after);
+      return response;
     }
-    *response.add_keys() = ShowKey(core_.config, head, version, false);
+    if (!page.more) return response;
   }
-  if (page.more) response.set_next_page_token(last);
-  return response;
 }
 
 absl::StatusOr<v1::ListKeysResponse> Keys::ListVersions(const Caller& caller,
                                                         const v1::ListKeyVersionsRequest& request) {
   HSM_RETURN_IF_ERROR(core_.Allow(caller, DataAction::kKeysRead, "ListKeyVersions", request.name()));
   HSM_RETURN_IF_ERROR(core_.MayRead());
-  KeyEntryPtr entry = core_.table.Find(request.name());
-  if (entry == nullptr) return NotThere(request.name());
+  HSM_ASSIGN_OR_RETURN(KeyEntryPtr entry, Live(request.name()));
   uint32_t after = 0;
   if (const std::string& token = request.page_token(); !token.empty()) {
     auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), after);
@@ -122,8 +141,7 @@ absl::StatusOr<v1::ListKeysResponse> Keys::ListVersions(const Caller& caller,
 absl::StatusOr<v1::ProveKeyResponse> Keys::Prove(const Caller& caller, const v1::ProveKeyRequest& request) {
   HSM_RETURN_IF_ERROR(core_.Allow(caller, DataAction::kKeysRead, "ProveKey", request.name()));
   HSM_RETURN_IF_ERROR(core_.MayRead());
-  KeyEntryPtr entry = core_.table.Find(request.name());
-  if (entry == nullptr) return NotThere(request.name());
+  HSM_ASSIGN_OR_RETURN(KeyEntryPtr entry, Live(request.name()));
   const EntryVersion* version = &entry->latest();
   if (!request.version().empty()) {
     std::optional<KeyVersion> id = KeyVersion::FromHexText(request.version());

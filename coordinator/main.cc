@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "common/process.h"
 #include "common/status_macros.h"
+#include "common/virtual_clock.h"
 #include "coordinator/config.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/crypto.h"
@@ -47,6 +48,7 @@ absl::Status Run(const CoordinatorConfig& config, const sigset_t& signals) {
   HSM_ASSIGN_OR_RETURN(std::unique_ptr<Store> store,
                        OpenStoreSqlite({.path = JoinPath(config.data_dir, "catalogue.db")}));
   TlsFiles tls{config.tls_ca, config.tls_certificate, config.tls_key};
+  HSM_ASSIGN_OR_RETURN(Clock * clock, ProcessClock(config.clock_file));
   CompletionLoop loop("streams");
   std::vector<std::unique_ptr<PartitionClient>> owned;
   std::vector<PartitionClient*> clients;
@@ -56,7 +58,7 @@ absl::Status Run(const CoordinatorConfig& config, const sigset_t& signals) {
     clients.push_back(client.get());
     owned.push_back(std::move(client));
   }
-  Coordinator coordinator(config, *store, clients, RealClock(), SystemRandom());
+  Coordinator coordinator(config, *store, clients, *clock, SystemRandom());
   HSM_RETURN_IF_ERROR(coordinator.Start());
   Crypto crypto(coordinator.core());
   Jobs jobs(coordinator, JobOptionsOf(config));

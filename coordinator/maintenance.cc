@@ -10,7 +10,10 @@ namespace hsm {
 namespace {
 
 constexpr absl::Duration kAuditPass = absl::Seconds(30);  // digests of a partition in rotation
-constexpr absl::Duration kHousekeeping = absl::Minutes(10);
+constexpr absl::Duration kHousekeeping = absl::Minutes(1);
+constexpr absl::Duration kLookAgain = absl::Seconds(1);
+constexpr int kLookAgainMax = 10;
+constexpr int kSweepEvery = 10;  // rounds of housekeeping
 constexpr absl::Duration kBackoffMin = absl::Milliseconds(200);
 constexpr absl::Duration kBackoffMax = absl::Seconds(3);
 constexpr int kIdleTicks = 3;
@@ -20,8 +23,8 @@ constexpr absl::Duration kProbeTimeout = absl::Seconds(1);
 
 }  // namespace
 
-Maintenance::Maintenance(Core& core, Reconciler& reconciler, Healer& healer, Keys& keys)
-    : core_(core), reconciler_(reconciler), healer_(healer), keys_(keys) {
+Maintenance::Maintenance(Core& core, Reconciler& reconciler, Healer& healer, Keys& keys, Retention& retention)
+    : core_(core), reconciler_(reconciler), healer_(healer), keys_(keys), retention_(retention) {
   for (size_t i = 0; i < core_.cluster.size() + 2; ++i) loops_.push_back(std::make_unique<Loop>());
 }
 
@@ -255,9 +258,13 @@ void Maintenance::RunHealer() {
 
 void Maintenance::RunHousekeeping() {
   Loop& loop = *loops_[core_.cluster.size() + 1];
-  while (Wait(loop, kHousekeeping)) {
+  int soon = 0;
+  for (int round = 1; Wait(loop, soon > 0 ? kLookAgain : kHousekeeping); ++round) {
     if (!core_.MayChange().ok()) continue;
-    absl::Status status = keys_.EraseTombstoned();
+    absl::Status status = retention_.Tick();
+    soon = retention_.Waits() && soon < kLookAgainMax ? soon + 1 : 0;
+    if (status.ok() && round % kSweepEvery != 0) continue;
+    if (status.ok()) status = keys_.EraseTombstoned();
     if (status.ok()) status = SweepOld(store_key::OpPrefix());
     if (status.ok()) status = SweepOld(store_key::AbortedPrefix());
     if (!status.ok()) LogWarning("housekeeping goes on later", {{"why", status}});

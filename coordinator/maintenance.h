@@ -1,6 +1,7 @@
 #pragma once
 // The loops of a leading coordinator: one per partition that keeps it in step, one for domain keys, one for
-// housekeeping (op records, aborted attempts, version records of destroyed keys).
+// housekeeping (witnessed time and purges, op records, aborted attempts, version
+// records of destroyed keys).
 #include <atomic>
 #include <map>
 #include <memory>
@@ -11,12 +12,13 @@
 #include "coordinator/healer.h"
 #include "coordinator/keys.h"
 #include "coordinator/reconciler.h"
+#include "coordinator/retention.h"
 
 namespace hsm {
 
 class Maintenance {
  public:
-  Maintenance(Core& core, Reconciler& reconciler, Healer& healer, Keys& keys);
+  Maintenance(Core& core, Reconciler& reconciler, Healer& healer, Keys& keys, Retention& retention);
   ~Maintenance();
   // What operators and proofs decided about partitions before. Call before Start.
   absl::Status Load();
@@ -59,6 +61,7 @@ class Maintenance {
   Reconciler& reconciler_;
   Healer& healer_;
   Keys& keys_;
+  Retention& retention_;
   std::vector<std::unique_ptr<Loop>> loops_;  // one per partition, then the healer's, then housekeeping
   Mutex mutex_;
   std::map<size_t, rpc::StoredPartition> decisions_ HSM_GUARDED_BY(mutex_);

@@ -144,6 +144,7 @@ absl::StatusOr<std::vector<rpc::KeyRecords>> RestoreLoader::Import(const std::ve
         *request.mutable_fence() = core_.Fence();
         request.set_backup_id(backup_id_);
         request.set_data_set(into_);
+        request.set_now(core_.RetentionNow());
         for (const ImportPart& part : calls[call]) {
           rpc::BackupKey& key = *request.add_keys();
           *key.mutable_head() = items[part.item].key.head();

@@ -7,16 +7,13 @@
 #include "common/log.h"
 #include "common/mutant.h"
 #include "coordinator/builtin_roles.h"
+#include "coordinator/keys.h"
 #include "coordinator/role_records.h"
 
 namespace hsm {
 namespace {
 
 constexpr int kChangeAttempts = 5;  // against others changing roles
-
-int PageSize(uint32_t asked) {
-  return static_cast<int>(asked == 0 ? limits::kPageSizeDefault : std::min(asked, limits::kPageSizeMax));
-}
 
 std::string Describe(const RoleSet& roles, const RoleAssignment& assignment) {
   const RoleDefinition* role = roles.Find(assignment.role);
@@ -66,7 +63,7 @@ absl::StatusOr<v1::ListRoleDefinitionsResponse> Roles::ListDefinitions(
   }
   v1::ListRoleDefinitionsResponse response;
   for (const RoleDefinition* role : rest) {
-    if (response.definitions_size() == PageSize(request.page_size())) {
+    if (static_cast<uint32_t>(response.definitions_size()) == PageSize(request.page_size())) {
       response.set_next_page_token(response.definitions().rbegin()->name());
       break;
     }
@@ -104,7 +101,7 @@ absl::StatusOr<v1::ListRoleAssignmentsResponse> Roles::ListAssignments(
     std::string_view at = *KeyOfScope(it->second.scope);
     if (at != key && !(request.at_scope() && at.empty())) continue;
     if (principal && it->second.principal != *principal) continue;
-    if (response.assignments_size() == PageSize(request.page_size())) {
+    if (static_cast<uint32_t>(response.assignments_size()) == PageSize(request.page_size())) {
       response.set_next_page_token(response.assignments().rbegin()->name());
       break;
     }

@@ -91,7 +91,7 @@ class RolesTest : public ::testing::Test {
 
 TEST_F(RolesTest, TheConfigurationsRolesAreTakenOverOnce) {
   std::vector<v1::RoleAssignment> all = List("/");
-  ASSERT_EQ(all.size(), 2u);  // LocalCluster: Administrator and Crypto User
+  ASSERT_EQ(all.size(), 3u);  // LocalCluster: Administrator, Crypto User, Crypto Officer
   EXPECT_TRUE(MayRead(admin(), "k"));
   for (const v1::RoleAssignment& assignment : all) {
     if (assignment.role_name() == "Managed HSM Crypto User") {
@@ -101,7 +101,7 @@ TEST_F(RolesTest, TheConfigurationsRolesAreTakenOverOnce) {
   EXPECT_FALSE(MayRead(admin(), "k"));
   Restart();
   EXPECT_FALSE(MayRead(admin(), "k")) << "the configuration gave back what had been taken away";
-  EXPECT_EQ(List("/").size(), 1u);
+  EXPECT_EQ(List("/").size(), 2u);
 }
 
 TEST_F(RolesTest, AChangeIsInForceWhenItIsAnsweredAndOutlivesARestart) {
@@ -164,7 +164,7 @@ TEST_F(RolesTest, EveryChangeIsAudited) {
   for (const v1::AuditEntry& entry : audit->entries())
     seen.push_back(entry.operation() + " " + entry.object());
   const std::string what = std::string("/: Managed HSM Backup to ") + kUserGuid;
-  EXPECT_EQ(seen, (std::vector<std::string>{"SeedRoles 2 assignments", "PutRoleAssignment " + what,
+  EXPECT_EQ(seen, (std::vector<std::string>{"SeedRoles 3 assignments", "PutRoleAssignment " + what,
                                             "DeleteRoleAssignment " + what, "PutRoleDefinition Signer",
                                             "DeleteRoleDefinition Signer"}));
 }
@@ -238,18 +238,18 @@ TEST_F(RolesTest, AConfiguredAdministratorGetsTheRoleBackWhenAsked) {
   Restart();
   EXPECT_TRUE(administers());
   Restart();
-  EXPECT_EQ(List("/", false, GuidText(lost)).size(), 2u) << "once";
+  EXPECT_EQ(List("/", false, GuidText(lost)).size(), 3u) << "once";
 }
 
 TEST_F(RolesTest, ListsAreByScopePrincipalAndPage) {
   ASSERT_THAT(Assign("Managed HSM Backup", "/keys"), IsOk());
   ASSERT_THAT(Assign("Managed HSM Crypto User", "/keys/a"), IsOk());
   ASSERT_THAT(Assign("Managed HSM Crypto Auditor", "/keys/a"), IsOk());
-  EXPECT_EQ(List("").size(), 3u) << "only those over the whole HSM";
-  EXPECT_EQ(List("/keys").size(), 3u);
+  EXPECT_EQ(List("").size(), 4u) << "only those over the whole HSM";
+  EXPECT_EQ(List("/keys").size(), 4u);
   EXPECT_EQ(List("/keys/a").size(), 2u);
   EXPECT_EQ(List("/keys/b").size(), 0u);
-  EXPECT_EQ(List("/keys/a", true).size(), 5u);
+  EXPECT_EQ(List("/keys/a", true).size(), 6u);
   EXPECT_EQ(List("/", false, kUserGuid).size(), 1u);
   ASSERT_THAT(Define("Signer", {"keys/sign/action"}), IsOk());
 
@@ -281,7 +281,7 @@ TEST_F(RolesTest, ListsAreByScopePrincipalAndPage) {
 }
 
 TEST_F(RolesTest, LimitsAreTheConfigurations) {
-  cluster_.config().role_limits = {1, 3, 1};
+  cluster_.config().role_limits = {1, 4, 1};
   Restart();
   ASSERT_THAT(Define("One", {"keys/sign/action"}), IsOk());
   EXPECT_THAT(Define("Two", {"keys/sign/action"}, "bbbbbbbb-bbbb-cccc-dddd-eeeeeeeeeeee"),

@@ -83,10 +83,12 @@ v1::HsmStatus BuildStatus(const Core& core) {
   if (automatic)
     out.add_warnings("automatic-healing: the nodes' hosts hold the SO PIN and can read the KEKs");
   if (software) out.add_warnings("software-token");
+  if (!core.config.clock_file.empty()) out.add_warnings("virtual-clock: time passes as it is told to");
   if (core.catalogue.store().Health().read_only) {
     out.add_warnings("short-of-space: the coordinator's disk is nearly full, only deletes are taken");
   }
-  out.set_keys(core.table.keys());
+  out.set_keys(core.table.keys() - core.table.deleted());
+  out.set_deleted_keys(core.table.deleted());
   out.set_versions(core.table.versions());
   out.set_domain_fingerprint(Hex(View(view->stored.bundle().replication_kek_fingerprint())));
   return out;

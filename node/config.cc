@@ -72,6 +72,7 @@ absl::StatusOr<NodeConfig> NodeConfig::Load(const std::string& path) {
   Config audit = file.Table("audit");
   audit.Read("use", out.audit_use);
   if (out.audit_use != "batch") audit.Fail("use", "is \"batch\"");
+  file.Table("dev").ReadPath("clock_file", out.clock_file);
   HSM_RETURN_IF_ERROR(file.Finish());
   return out;
 }

@@ -29,6 +29,7 @@ struct NodeConfig {
   } limits;
   std::string verify_after_sign = "rsa";  // "rsa" | "all" | "none"
   std::string profile_file;               // "" = none
+  std::string clock_file;                 // common/virtual_clock.h; empty = the system's clock
   std::string audit_use = "batch";        // the only mode so far
 
   static absl::StatusOr<NodeConfig> Load(const std::string& path);

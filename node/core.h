@@ -11,6 +11,7 @@
 #include "node/fence.h"
 #include "node/key_cache.h"
 #include "node/key_index.h"
+#include "node/node_time.h"
 #include "node/partition.h"
 #include "node/profile.h"
 #include "node/sealer.h"
@@ -26,6 +27,7 @@ struct NodeCore {
         clock(c),
         random(r),
         fence(b, c),
+        time(b, c),
         cache(options.key_cache_max),
         bulk_by_turns_(options.profile == nullptr && token.Identity().manufacturer.starts_with("SoftHSM")) {}
 
@@ -36,6 +38,7 @@ struct NodeCore {
   Clock& clock;
   Random& random;
   ServingFence fence;
+  NodeTime time;
   KeyCache cache;
   std::unique_ptr<Sealer> sealer;  // set once, before `ready`
   std::atomic<bool> ready{false};
@@ -60,9 +63,10 @@ struct NodeCore {
     return options.profile == nullptr ? absl::OkStatus() : options.profile->Serve(operation, spec);
   }
 
-  // The turn of a call that unwraps many keys in a row. SoftHSM, and OpenSSL below it, have locks that all keys
-  // share: two threads at it cost a third more processor time and finish no sooner (docs/performance.md). Other
-  // tokens, and device profiles, are not held back. Held across token calls: that is its purpose.
+  // The turn of a call that unwraps many keys in a row. SoftHSM, and OpenSSL below it, have locks that all
+  // keys share: two threads at it cost a third more processor time and finish no sooner
+  // (docs/performance.md). Other tokens, and device profiles, are not held back. Held across token calls:
+  // that is its purpose.
   class BulkTurn {
    public:
     explicit BulkTurn(NodeCore& core) {

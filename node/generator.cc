@@ -2,11 +2,15 @@
 
 #include "common/error.h"
 #include "common/limits.h"
+#include "common/mutant.h"
 #include "common/status_macros.h"
 #include "node/key_encoding.h"
 
 namespace hsm {
 namespace {
+
+constexpr int64_t kRetentionMin = int64_t{limits::kRetentionDaysMin} * 86'400;
+constexpr int64_t kTimeSlack = 3'600;  // by which this node's time and the coordinator's may differ
 
 absl::Status CheckOperations(const KeySpec& spec, OperationSet operations) {
   if (operations != 0 && (operations & ~OperationsThatFit(spec)) == 0) return absl::OkStatus();
@@ -120,6 +124,16 @@ absl::StatusOr<rpc::GenerateResponse> Generator::Generate(const rpc::GenerateReq
   return response;
 }
 
+// Nobody overrides purge protection, least of all the coordinator: its date must have come by this node's own
+// time as well.
+absl::Status Generator::CheckTombstone(const KeyHead& head) {
+  if (!head.purge_protection || HSM_MUTANT("node-ignores-purge-protection")) return absl::OkStatus();
+  const bool due = head.state == KeyState::kDeleted && head.scheduled_purge &&
+                   *head.scheduled_purge <= core_.time.Seconds() + kTimeSlack;
+  if (due) return absl::OkStatus();
+  return Error(v1::REASON_CONFLICT, "the key is protected from being purged before its date");
+}
+
 absl::StatusOr<rpc::TransitionResponse> Generator::Transition(const rpc::TransitionRequest& request) {
   HSM_RETURN_IF_ERROR(core_.CheckFence(request.fence()));
   HSM_ASSIGN_OR_RETURN(std::shared_ptr<KeyIndex> index, core_.IndexFor(request.fence().data_set(), false));
@@ -140,15 +154,24 @@ absl::StatusOr<rpc::TransitionResponse> Generator::Transition(const rpc::Transit
       HSM_RETURN_IF_ERROR(CheckTags(head.tags));
     }
   } else if (request.tombstone()) {
-    // Nobody overrides purge protection, least of all the coordinator: only when its date has passed here as
-    // well.
-    bool due = head.state == KeyState::kDeleted && head.scheduled_purge &&
-               *head.scheduled_purge <= absl::ToUnixSeconds(core_.clock.Now());
-    if (head.purge_protection && !due)
-      return Error(v1::REASON_CONFLICT, "the key is protected from being purged");
+    HSM_RETURN_IF_ERROR(CheckTombstone(head));
     head.state = KeyState::kTombstone;
     head.enabled = false;
     head.tags.clear();
+  } else if (request.has_soft_delete()) {
+    if (head.state != KeyState::kActive) return Error(v1::REASON_CONFLICT, "the key is deleted already");
+    const int64_t purge = request.soft_delete().scheduled_purge();
+    if (purge < core_.time.Seconds() + kRetentionMin - kTimeSlack) {
+      return Error(v1::REASON_INVALID_ARGUMENT, "a deleted key is kept for 7 days or more");
+    }
+    head.state = KeyState::kDeleted;
+    head.deleted = request.now();
+    head.scheduled_purge = purge;
+  } else if (request.recover()) {
+    if (head.state != KeyState::kDeleted) return Error(v1::REASON_CONFLICT, "the key is not deleted");
+    head.state = KeyState::kActive;
+    head.deleted.reset();
+    head.scheduled_purge.reset();
   } else {
     return Error(v1::REASON_INVALID_ARGUMENT, "no change given");
   }

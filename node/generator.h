@@ -17,6 +17,7 @@ class Generator {
  private:
   absl::StatusOr<KeyHead> NewHead(const rpc::NewKey& key, DataSet data_set) const;
   absl::StatusOr<KeyHead> HeldHead(DataSet data_set, const std::string& uid, Revision revision);
+  absl::Status CheckTombstone(const KeyHead& head);
   absl::StatusOr<VersionRecord> MakeVersion(const KeyHead& head, int64_t now);
   absl::Status PairwiseTest(const KeySpec& spec, const GeneratedKey& made) const;
 

@@ -14,6 +14,7 @@
 #include "common/log.h"
 #include "common/random.h"
 #include "common/status_macros.h"
+#include "common/virtual_clock.h"
 
 namespace hsm {
 namespace {
@@ -97,6 +98,7 @@ absl::StatusOr<std::unique_ptr<Lifecycle>> Lifecycle::Open(NodeConfig config, st
   std::unique_ptr<Lifecycle> life(
       new Lifecycle(std::move(config), std::move(program), std::move(request_exit)));
   const NodeConfig& settings = life->config_;
+  HSM_ASSIGN_OR_RETURN(life->clock_, ProcessClock(settings.clock_file));
   HSM_ASSIGN_OR_RETURN(Certificate certificate, Certificate::FromFile(settings.tls.certificate));
   HSM_ASSIGN_OR_RETURN(PrivateKey private_key, PrivateKey::FromFile(settings.tls.key));
   life->certificate_ = std::make_unique<Certificate>(std::move(certificate));
@@ -175,8 +177,7 @@ absl::Status Lifecycle::OpenToken(const rpc::DomainBundle& bundle) {
   if (config_.verify_after_sign == "all") options.verify_sample = 1;
   if (config_.verify_after_sign == "none") options.verify_sample = 0;
   options.profile = profile_.get();
-  auto partition =
-      std::make_shared<Partition>(options, *watched_, *blobs_, *audit_, RealClock(), SystemRandom());
+  auto partition = std::make_shared<Partition>(options, *watched_, *blobs_, *audit_, *clock_, SystemRandom());
   HSM_RETURN_IF_ERROR(partition->LoadDomain(bundle));
   MutexLock lock(mutex_);
   partition_ = std::move(partition);

@@ -62,6 +62,7 @@ class Lifecycle {
   absl::StatusOr<rpc::TakeHandoverResponse> TakeHandover(const rpc::TakeHandoverRequest& request);
 
   const NodeConfig& config() const { return config_; }
+  Clock& clock() const { return *clock_; }  // leases and times of keys go by it
 
  private:
   class TokenLock;
@@ -80,6 +81,7 @@ class Lifecycle {
   void Done();
 
   const NodeConfig config_;
+  Clock* clock_ = nullptr;
   const std::string program_;
   const std::function<void(int)> request_exit_;
   std::unique_ptr<Certificate> certificate_;

@@ -281,6 +281,8 @@ rpc::HeartbeatRequest Partition::StatusForHeartbeat() {
     status.set_export_seconds(seconds);
   }
   absl::Duration now = core.clock.Uptime();
+  status.set_wall_seconds(absl::ToUnixSeconds(core.clock.Now()));
+  status.set_uptime_seconds(absl::ToInt64Seconds(now));
   MutexLock lock(parts_->mutex);
   status.set_state(parts_->state == rpc::NODE_STATE_SERVING && core.fence.draining()
                        ? rpc::NODE_STATE_DRAINING
@@ -297,6 +299,9 @@ rpc::HeartbeatRequest Partition::StatusForHeartbeat() {
 
 void Partition::OnHeartbeat(const rpc::HeartbeatResponse& response, absl::Duration asked_at) {
   if (parts_->core.ready.load()) parts_->core.fence.OnHeartbeat(response, asked_at);
+  if (absl::Status kept = parts_->core.time.KeepDurably(); !kept.ok()) {
+    LogWarning("the node's time is not kept", {{"why", kept}});
+  }
 }
 
 void Partition::Drain() {

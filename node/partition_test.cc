@@ -223,8 +223,30 @@ TEST_F(PartitionTest, ARevocationWaitsForCallsInFlight) {
   EXPECT_EQ(node_.Sign(*records).reason(), v1::REASON_KEY_DISABLED);
 }
 
+TEST_F(PartitionTest, ADeletedKeyIsRefusedUntilItIsRecovered) {
+  auto records = *node_.Create("k");
+  const int64_t now = absl::ToUnixSeconds(node_.clock.Now());
+  EXPECT_EQ(ReasonOf(node_.SoftDelete(records, now + 6 * 86'400).status()), v1::REASON_INVALID_ARGUMENT)
+      << "no coordinator shortens the retention to nothing";
+  *records.mutable_head() = *node_.SoftDelete(records, now + 90 * 86'400);
+  EXPECT_TRUE(*node_.Revoke(records.head()));
+  EXPECT_EQ(node_.Sign(records).reason(), v1::REASON_KEY_NOT_FOUND);
+  node_.Restart();
+  EXPECT_EQ(node_.Sign(records).reason(), v1::REASON_KEY_NOT_FOUND);
+  EXPECT_EQ(ReasonOf(node_.SoftDelete(records, now + 90 * 86'400).status()), v1::REASON_CONFLICT);
+  rpc::SetAttributes enable;
+  enable.set_enabled(true);
+  EXPECT_EQ(ReasonOf(node_.Change(records, enable).status()), v1::REASON_CONFLICT);
+  rpc::TransitionRequest recover;
+  recover.set_recover(true);
+  *records.mutable_head() = *node_.Transition(records, recover);
+  EXPECT_TRUE(*node_.Revoke(records.head()));
+  EXPECT_EQ(node_.Sign(records).reason(), v1::REASON_UNSPECIFIED);
+  EXPECT_EQ(ReasonOf(node_.Transition(records, recover).status()), v1::REASON_CONFLICT);
+}
+
+// By time that this node has lived through: what its wall clock or a coordinator says does not count.
 TEST_F(PartitionTest, PurgeProtectionIsNotOverridden) {
-  auto records = node_.Generate("k", v1::KEY_TYPE_EC_HSM, v1::CURVE_P256, 0);
   rpc::GenerateRequest request;
   *request.mutable_fence() = node_.fence();
   request.mutable_key()->set_name("protected");
@@ -232,11 +254,29 @@ TEST_F(PartitionTest, PurgeProtectionIsNotOverridden) {
   request.mutable_key()->set_operations(Bit(v1::KEY_OPERATION_SIGN));
   request.mutable_key()->set_enabled(true);
   request.mutable_key()->set_purge_protection(true);
-  auto made = node_->Generate(request);
-  ASSERT_TRUE(made.ok());
-  ASSERT_TRUE(node_.Install(made->records(), Attempt(1)).ok());
-  ASSERT_TRUE(node_.Activate(made->records(), Attempt(1)).ok());
-  EXPECT_EQ(ReasonOf(node_.Tombstone(made->records()).status()), v1::REASON_CONFLICT);
+  rpc::KeyRecords records = node_->Generate(request)->records();
+  ASSERT_TRUE(node_.Install(records, Attempt(1)).ok());
+  ASSERT_TRUE(node_.Activate(records, Attempt(1)).ok());
+  EXPECT_EQ(ReasonOf(node_.Tombstone(records).status()), v1::REASON_CONFLICT) << "not even deleted";
+
+  *records.mutable_head() =
+      *node_.SoftDelete(records, absl::ToUnixSeconds(node_.clock.Now() + absl::Hours(7 * 24)));
+  EXPECT_TRUE(*node_.Revoke(records.head()));
+  auto purge = [&] {
+    node_.GrantLease();  // as each heartbeat does; the time is kept with it
+    return ReasonOf(node_.Tombstone(records).status());
+  };
+  EXPECT_EQ(purge(), v1::REASON_CONFLICT);
+  node_.clock.JumpWallClock(absl::Hours(365 * 24));
+  EXPECT_EQ(purge(), v1::REASON_CONFLICT);
+  node_.clock.JumpWallClock(-absl::Hours(2 * 365 * 24));
+  EXPECT_EQ(purge(), v1::REASON_CONFLICT);
+  node_.clock.Advance(absl::Hours(6 * 24));
+  EXPECT_EQ(purge(), v1::REASON_CONFLICT);
+  node_.Restart();
+  EXPECT_EQ(purge(), v1::REASON_CONFLICT);
+  node_.clock.Advance(absl::Hours(24));
+  EXPECT_EQ(purge(), v1::REASON_UNSPECIFIED) << "seven days have passed, whatever the wall clock shows";
 }
 
 TEST_F(PartitionTest, TransitionsStartFromTheNewestHead) {

@@ -103,7 +103,7 @@ bool NodeServer::Ask(size_t index) {
   context.set_deadline(std::chrono::system_clock::now() + kAskTimeout);
   context.set_wait_for_ready(
       true);  // a failing-fast call would leave the connection attempt without anybody who polls
-  absl::Duration asked_at = RealClock().Uptime();
+  absl::Duration asked_at = life_.clock().Uptime();
   grpc::Status answer = coordinator.stub->Heartbeat(&context, request, &response);
   if (!answer.ok()) {
     if (!rpc_->silent) {

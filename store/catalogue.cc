@@ -9,6 +9,7 @@ namespace store_key {
 
 std::string Hsm() { return "/hsm"; }
 std::string Commit() { return "/commit"; }
+std::string Time() { return "/time"; }
 std::string DataSetPrefix(DataSet data_set) { return fmt::format("/ds/{:016x}/", data_set); }
 std::string HeadPrefix(DataSet data_set) { return DataSetPrefix(data_set) + "head/"; }
 std::string Head(DataSet data_set, std::string_view name) { return HeadPrefix(data_set).append(name); }

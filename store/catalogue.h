@@ -5,6 +5,7 @@
 //
 //   /hsm                                 StoredHsm
 //   /commit                              StoredCommit: change counter and audit head
+//   /time                                StoredTime
 //   /ds/DS/head/NAME                     SealedRecord (head)         DS = data set, 16 hex digits
 //   /ds/DS/version/UID/ORDINAL           StoredVersion               UID = 32 hex digits, ORDINAL = 10 digits
 //   /ds/DS/uid/UID                       NAME
@@ -39,6 +40,7 @@ namespace rpc = internal::v1;
 namespace store_key {
 std::string Hsm();
 std::string Commit();
+std::string Time();
 std::string HeadPrefix(DataSet data_set);
 std::string Head(DataSet data_set, std::string_view name);
 std::string VersionPrefix(DataSet data_set);

@@ -86,7 +86,7 @@ TEST_F(BackupRestoreTest, ManyVersionsOfOneKeySpanCalls) {
 TEST_F(BackupRestoreTest, ADestroyedKeyComesBackAsANewIncarnation) {
   CreateKeys(2);
   const std::string folder = Backup().backup().folder();
-  ASSERT_TRUE(cluster_.Delete("k000").ok());
+  ASSERT_TRUE(cluster_.Destroy("k000").ok());
   const v1::Job restore = Restore(folder);
   ASSERT_EQ(restore.status(), v1::JOB_STATUS_SUCCEEDED) << restore.ShortDebugString();
   EXPECT_THAT(restore.restore().new_incarnations(), ElementsAre("k000"));
@@ -94,9 +94,34 @@ TEST_F(BackupRestoreTest, ADestroyedKeyComesBackAsANewIncarnation) {
   EXPECT_EQ(cluster_.Use(0, "k000").reason(), v1::REASON_UNSPECIFIED);
 }
 
+TEST_F(BackupRestoreTest, ADeletedKeyComesBackAsOneThatCanBeRecovered) {
+  CreateKeys(2);
+  ASSERT_TRUE(cluster_.Delete("k000").ok());
+  v1::GetDeletedKeyRequest look;
+  look.set_name("k000");
+  const auto before = cluster_.coordinator().GetDeletedKey(cluster_.caller(), look);
+  ASSERT_TRUE(before.ok()) << before.status();
+  const std::string folder = Backup().backup().folder();
+  ASSERT_TRUE(cluster_.Destroy("k000").ok());
+  cluster_.clock().Pass(absl::Minutes(20));  // less than restore.gate allows
+  ASSERT_TRUE(cluster_.AwaitReady(3));
+  const v1::Job restore = Restore(folder);
+  ASSERT_EQ(restore.status(), v1::JOB_STATUS_SUCCEEDED) << restore.ShortDebugString();
+  EXPECT_EQ(cluster_.Names(), std::vector<std::string>{"k001"});
+  const auto after = cluster_.coordinator().GetDeletedKey(cluster_.caller(), look);
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_GE(after->scheduled_purge(), before->scheduled_purge() + 19 * 60) << "its retention begins again";
+  EXPECT_EQ(cluster_.Use(0, "k000").reason(), v1::REASON_KEY_NOT_FOUND);
+  v1::RecoverDeletedKeyRequest recover;
+  recover.set_name("k000");
+  const auto back = cluster_.coordinator().RecoverDeletedKey(cluster_.caller(), recover);
+  ASSERT_TRUE(back.ok()) << back.status();
+  for (size_t i = 0; i < 3; ++i) EXPECT_EQ(cluster_.Use(i, "k000").reason(), v1::REASON_UNSPECIFIED) << i;
+}
+
 TEST_F(BackupRestoreTest, TombstonesTravelWithoutBeingNames) {
   CreateKeys(3);
-  ASSERT_TRUE(cluster_.Delete("k001").ok());
+  ASSERT_TRUE(cluster_.Destroy("k001").ok());
   const v1::Job backup = Backup();
   ASSERT_EQ(backup.status(), v1::JOB_STATUS_SUCCEEDED) << backup.ShortDebugString();
   EXPECT_EQ(backup.backup().keys(), 2u);
@@ -190,7 +215,7 @@ class HostileFolderTest : public BackupRestoreTest, public ::testing::WithParamI
 
 TEST_P(HostileFolderTest, IsRefusedAndNothingChanges) {
   CreateKeys(3);
-  ASSERT_TRUE(cluster_.Delete("k002").ok());  // so that there are two chunks
+  ASSERT_TRUE(cluster_.Destroy("k002").ok());  // so that there are two chunks
   const std::string folder = Backup().backup().folder();
   const std::vector<fs::path> chunks = Chunks(folder);
   ASSERT_EQ(chunks.size(), 2u);

@@ -164,7 +164,7 @@ TEST(GoldenTest, DISABLED_Write) {
   ASSERT_TRUE(cluster.Create("oct").ok());
   ASSERT_TRUE(cluster.Create("off").ok());
   ASSERT_TRUE(cluster.Create("gone").ok());
-  ASSERT_TRUE(cluster.Delete("gone").ok());
+  ASSERT_TRUE(cluster.Destroy("gone").ok());
   v1::RotateKeyRequest rotate;
   rotate.set_name("oct");
   ASSERT_TRUE(cluster.coordinator().RotateKey(cluster.caller(), rotate).ok());

@@ -124,19 +124,25 @@ class RoleMatrixTest : public ::testing::Test {
   // Brings the key of a state into it, the first time and after a call that took it out.
   void Restore(const std::string& state) {
     const std::string name = KeyName(state);
-    const bool there = core().table.Find(name) != nullptr;
-    if (state == "absent" || state == "deleted") {
-      const bool made_before = !made_.insert(name).second;
-      if (state == "deleted" && !made_before) {
-        ASSERT_TRUE(cluster_.Create(name).ok());
-      } else if (!there) {
-        return;
-      }
+    KeyEntryPtr entry = core().table.Find(name);
+    const bool deleted = entry != nullptr && entry->head.state == KeyState::kDeleted;
+    const bool wants_deleted = state == "deleted";
+    if (state == "absent") {
+      if (entry == nullptr) return;
+      ASSERT_TRUE(cluster_.Destroy(name).ok());
+      return;
+    }
+    if (entry != nullptr && deleted == wants_deleted) return;
+    if (deleted) {
+      ASSERT_TRUE(cluster_.Destroy(name).ok());
+    }
+    if (entry == nullptr || deleted) {
+      ASSERT_TRUE(cluster_.Create(name).ok());
+    }
+    if (wants_deleted) {
       ASSERT_TRUE(cluster_.Delete(name).ok());
       return;
     }
-    if (there) return;
-    ASSERT_TRUE(cluster_.Create(name).ok());
     v1::SetKeyAttributesRequest request;
     request.set_name(name);
     if (state == "disabled") request.set_enabled(false);
@@ -162,12 +168,18 @@ class RoleMatrixTest : public ::testing::Test {
     HSM_KEY_CALL(SetKeyAttributes, SetKeyAttributesRequest);
     HSM_KEY_CALL(RotateKey, RotateKeyRequest);
     HSM_KEY_CALL(DeleteKey, DeleteKeyRequest);
+    HSM_KEY_CALL(GetDeletedKey, GetDeletedKeyRequest);
+    HSM_KEY_CALL(RecoverDeletedKey, RecoverDeletedKeyRequest);
+    HSM_KEY_CALL(PurgeDeletedKey, PurgeDeletedKeyRequest);
     HSM_KEY_CALL(ProveKey, ProveKeyRequest);
 #undef HSM_KEY_CALL
     calls_["KeyService.CreateKey"] = [this](const Caller& c, const std::string& key) {
       auto request = About<v1::CreateKeyRequest>(key);
       request.set_type(v1::KEY_TYPE_OCT_HSM);
       return coordinator().CreateKey(c, request).status();
+    };
+    calls_["KeyService.ListDeletedKeys"] = [this](const Caller& c, const std::string&) {
+      return coordinator().ListDeletedKeys(c, {}).status();
     };
     calls_["KeyService.ListKeys"] = [this](const Caller& c, const std::string&) {
       return coordinator().ListKeys(c, {}).status();

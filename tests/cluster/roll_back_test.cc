@@ -16,7 +16,7 @@ TEST_F(BackupRestoreTest, RollBackBringsTheReplacedKeysBack) {
   CreateKeys(2);
   const std::string folder = Backup().backup().folder();
   ASSERT_TRUE(cluster_.Create("made-later").ok());
-  ASSERT_TRUE(cluster_.Delete("k000").ok());
+  ASSERT_TRUE(cluster_.Destroy("k000").ok());
   const std::vector<std::string> replaced = cluster_.Names();
   ASSERT_EQ(Restore(folder).status(), v1::JOB_STATUS_SUCCEEDED);
   const auto rolled = cluster_.jobs().RollbackRestore(cluster_.caller(), {});

@@ -136,10 +136,23 @@ TEST_F(CliContractTest, VersionsAttributesAndDelete) {
       {"key", "sign", "--name", "life", "--algorithm", "ES256", "--digest", kDigest, "-o", "json"});
   EXPECT_EQ(refused.exit_code, 1);
   EXPECT_EQ(At(refused.Document(), "error.code"), "KEY_DISABLED");
-  cluster_->Answer({"key", "delete", "--name", "life"});
+  Json deleted = cluster_->Answer({"key", "delete", "--name", "life"});
+  EXPECT_EQ(At(deleted, "name"), "life");
+  EXPECT_NE(At(deleted, "scheduled_purge_date"), "null");
   Ended gone = cluster_->Qhsm({"key", "show", "--name", "life", "-o", "json"});
   EXPECT_EQ(gone.exit_code, 1);
   EXPECT_EQ(At(gone.Document(), "error.code"), "KEY_NOT_FOUND");
+  EXPECT_EQ(At(cluster_->Answer({"key", "list-deleted"}), "keys[].name"), "[\"life\"]");
+  EXPECT_EQ(At(cluster_->Answer({"key", "show-deleted", "--name", "life"}), "name"), "life");
+  Ended taken = cluster_->Qhsm({"key", "create", "--name", "life", "--kty", "EC-HSM", "-o", "json"});
+  EXPECT_EQ(At(taken.Document(), "error.code"), "KEY_EXISTS");
+  Json back = cluster_->Answer({"key", "recover", "--name", "life"});
+  EXPECT_EQ(At(back, "version"), At(rotated, "version"));
+  EXPECT_EQ(cluster_->Answer({"key", "list-versions", "--name", "life"}).Find("keys")->items().size(), 2u);
+  cluster_->Answer({"key", "delete", "--name", "life"});
+  EXPECT_EQ(At(cluster_->Answer({"key", "purge", "--name", "life"}), "versions"), "2");
+  EXPECT_EQ(At(cluster_->Answer({"key", "list-deleted"}), "keys[].name"), "[]");
+  cluster_->Answer({"key", "create", "--name", "life", "--kty", "EC-HSM"});
 }
 
 TEST_F(CliContractTest, ErrorsAreDocumentsOnStandardOutput) {

@@ -5,7 +5,8 @@
 namespace hsm::testing {
 namespace {
 
-constexpr const char* kKinds[] = {"create", "get", "set-enabled", "rotate", "delete", "sign"};
+constexpr const char* kKinds[] = {"create", "get",     "set-enabled", "rotate",
+                                  "delete", "recover", "purge",       "sign"};
 constexpr const char* kAnswers[] = {"ok", "unknown", "not found", "exists", "disabled"};
 
 // A version that a call without an answer made becomes known when it is first seen.
@@ -18,13 +19,14 @@ bool Matches(std::string& latest, const std::string& seen) {
 
 bool KeyModel::Step(State& state, const Op& op) {
   bool effect = op.answer == Answer::kOk || op.answer == Answer::kUnknown;
-  if (op.answer == Answer::kExists) return state.live;
-  if (op.answer == Answer::kNotFound) return !state.live;
+  const bool of_deleted = op.kind == Kind::kRecover || op.kind == Kind::kPurge;
+  if (op.answer == Answer::kExists) return state.live || state.deleted;
+  if (op.answer == Answer::kNotFound) return of_deleted ? !state.deleted : !state.live;
   if (op.answer == Answer::kDisabled) return state.live && !state.enabled;
   switch (op.kind) {
     case Kind::kCreate:
-      if (state.live) return false;
-      state = {true, true, op.version};
+      if (state.live || state.deleted) return false;
+      state = {true, false, true, op.version};
       return effect;
     case Kind::kGet:
       return state.live && state.enabled == op.enabled && Matches(state.latest, op.version);
@@ -38,6 +40,16 @@ bool KeyModel::Step(State& state, const Op& op) {
       return effect;
     case Kind::kDelete:
       if (!state.live) return false;
+      state.live = false;
+      state.deleted = true;
+      return effect;
+    case Kind::kRecover:
+      if (!state.deleted) return false;
+      state.live = true;
+      state.deleted = false;
+      return effect;
+    case Kind::kPurge:
+      if (!state.deleted) return false;
       state = {};
       return effect;
     case Kind::kSign:

@@ -1,7 +1,7 @@
 #pragma once
-// The life of one key name as callers see it, for the linearizability checker (I11). A destroyed key's name
-// is free again; versions are identified by their ids, so that a new key of the same name is never mistaken
-// for the old one.
+// The life of one key name as callers see it, for the linearizability checker (I11). A deleted key's name
+// stays taken, a purged one's is free again; versions are identified by their ids, so that a new key of the
+// same name is never mistaken for the old one.
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -11,7 +11,7 @@
 namespace hsm::testing {
 
 struct KeyModel {
-  enum class Kind { kCreate, kGet, kSetEnabled, kRotate, kDelete, kSign };
+  enum class Kind { kCreate, kGet, kSetEnabled, kRotate, kDelete, kRecover, kPurge, kSign };
   enum class Answer {
     kOk,
     kUnknown,  // no answer, or OUTCOME_UNKNOWN: may have happened, may still happen
@@ -29,9 +29,12 @@ struct KeyModel {
   };
   struct State {
     bool live = false;
+    bool deleted = false;  // can be recovered
     bool enabled = false;
     std::string latest;  // "" = not known yet: made by a call without an answer
-    std::string Key() const { return std::string(live ? "L" : "-") + (enabled ? "E" : "-") + latest; }
+    std::string Key() const {
+      return std::string(live ? "L" : deleted ? "D" : "-") + (enabled ? "E" : "-") + latest;
+    }
   };
   static bool Step(State& state, const Op& op);
   static std::string Text(const std::vector<Op>& history);

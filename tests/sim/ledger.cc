@@ -23,7 +23,7 @@ void CheckKeySignsEverywhere(SimCluster& cluster, const KeyEntry& entry, const L
       cluster.scheduler().Fail("I1: the public part of " + entry.head.name +
                                " changed after it was acknowledged");
     }
-    if (!entry.head.enabled) continue;
+    if (!entry.head.enabled || entry.head.state != KeyState::kActive) continue;
     for (size_t i = 0; i < cluster.size(); ++i) {
       std::string digest = ToString(cluster.random().Draw(32));
       v1::CryptoOp op = SignOp(entry.head.name, digest);
@@ -59,7 +59,7 @@ void CheckAcknowledgedKeysAreThere(SimCluster& cluster, const Ledger& ledger, co
       continue;
     }
     // Gone: then somebody must have tried to destroy it.
-    auto tried = ledger.audit().find({"DeleteKey", known.name});
+    auto tried = ledger.audit().find({"PurgeDeletedKey", known.name});
     if (tried == ledger.audit().end()) {
       cluster.scheduler().Fail("I1: acknowledged key " + known.name + " version " + version + " is lost");
     }

@@ -33,7 +33,8 @@ bool BruteForce(std::vector<Op> left, KeyModel::State state) {
 
 // Operations of a few callers on one real state, so that about half of the histories are good; then some
 // answers are changed.
-std::vector<Op> RandomHistory(SeededRandom& random, size_t size, uint64_t changed_one_in) {
+std::vector<Op> RandomHistory(SeededRandom& random, size_t size, uint64_t changed_one_in,
+                              uint64_t unknown_one_in = 6) {
   std::vector<Op> history;
   KeyModel::State state;
   int64_t now = 0;
@@ -42,7 +43,7 @@ std::vector<Op> RandomHistory(SeededRandom& random, size_t size, uint64_t change
     now += 2;
     op.called = now - static_cast<int64_t>(random.Below(8));
     op.returned = now + 1 + static_cast<int64_t>(random.Below(8));
-    op.kind = static_cast<Kind>(random.Below(6));
+    op.kind = static_cast<Kind>(random.Below(8));
     op.enabled = op.kind == Kind::kSetEnabled ? random.OneIn(2) : state.enabled;
     op.version =
         op.kind == Kind::kCreate || op.kind == Kind::kRotate ? "v" + std::to_string(i) : state.latest;
@@ -50,11 +51,12 @@ std::vector<Op> RandomHistory(SeededRandom& random, size_t size, uint64_t change
     if (KeyModel::Step(next, op)) {
       state = next;
     } else {
-      op.answer = op.kind == Kind::kCreate ? Answer::kExists
-                  : state.live             ? Answer::kDisabled
-                                           : Answer::kNotFound;
+      const bool of_deleted = op.kind == Kind::kRecover || op.kind == Kind::kPurge;
+      op.answer = op.kind == Kind::kCreate    ? Answer::kExists
+                  : state.live && !of_deleted ? Answer::kDisabled
+                                              : Answer::kNotFound;
     }
-    if (random.OneIn(6)) {
+    if (random.OneIn(unknown_one_in)) {
       op.answer = Answer::kUnknown;
       op.returned = kNeverReturned;
       if (op.kind == Kind::kCreate || op.kind == Kind::kRotate) op.version.clear();
@@ -82,7 +84,7 @@ TEST(LinearizabilityTest, AgreesWithBruteForceOnSmallHistories) {
 TEST(LinearizabilityTest, LongHistoriesAreCheckedFast) {
   SeededRandom random(2);
   for (int round = 0; round < 20; ++round) {
-    EXPECT_TRUE(IsLinearizable<KeyModel>(RandomHistory(random, 1'000, UINT64_MAX))) << round;
+    EXPECT_TRUE(IsLinearizable<KeyModel>(RandomHistory(random, 1'000, UINT64_MAX, 40))) << round;
   }
 }
 
@@ -93,6 +95,21 @@ TEST(LinearizabilityTest, AUseAfterAnAcknowledgedDeleteIsFound) {
   EXPECT_FALSE(IsLinearizable<KeyModel>(history));
   history[2].called = 3;  // overlaps the delete: may have come first
   EXPECT_TRUE(IsLinearizable<KeyModel>(history));
+}
+
+TEST(LinearizabilityTest, ADeletedKeyKeepsItsNameUntilItIsPurged) {
+  std::vector<Op> history = {{1, 2, Kind::kCreate, Answer::kOk, true, "a"},
+                             {3, 4, Kind::kDelete, Answer::kOk},
+                             {5, 6, Kind::kCreate, Answer::kExists},
+                             {7, 8, Kind::kRecover, Answer::kOk},
+                             {9, 10, Kind::kSign, Answer::kOk, true, "a"},
+                             {11, 12, Kind::kDelete, Answer::kOk},
+                             {13, 14, Kind::kPurge, Answer::kOk},
+                             {15, 16, Kind::kRecover, Answer::kNotFound},
+                             {17, 18, Kind::kCreate, Answer::kOk, true, "b"}};
+  EXPECT_TRUE(IsLinearizable<KeyModel>(history));
+  history[2] = {5, 6, Kind::kCreate, Answer::kOk, true, "b"};
+  EXPECT_FALSE(IsLinearizable<KeyModel>(history));
 }
 
 TEST(LinearizabilityTest, AnUnknownOutcomeMayHappenLateOrNever) {

@@ -170,7 +170,7 @@ void AStaleLeaderHasNoEffect(SimScheduler& scheduler) {
 }
 
 void WipedNodesComeBack(SimScheduler& scheduler) {
-  UnderFaults(scheduler, {.calls_each = 10, .create = 40, .destroy = 12},
+  UnderFaults(scheduler, {.calls_each = 10, .create = 40, .remove = 12, .purge = 12},
               {.kill_node = 1,
                .power_loss = 1,
                .wipe_node = 8,

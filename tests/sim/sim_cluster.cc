@@ -384,7 +384,9 @@ HSM_SIM_ASK(CreateKey, CreateKeyRequest, Key)
 HSM_SIM_ASK(GetKey, GetKeyRequest, Key)
 HSM_SIM_ASK(SetKeyAttributes, SetKeyAttributesRequest, Key)
 HSM_SIM_ASK(RotateKey, RotateKeyRequest, Key)
-HSM_SIM_ASK(DeleteKey, DeleteKeyRequest, DeleteKeyResponse)
+HSM_SIM_ASK(DeleteKey, DeleteKeyRequest, DeletedKey)
+HSM_SIM_ASK(RecoverDeletedKey, RecoverDeletedKeyRequest, Key)
+HSM_SIM_ASK(PurgeDeletedKey, PurgeDeletedKeyRequest, PurgeDeletedKeyResponse)
 #undef HSM_SIM_ASK
 
 #define HSM_SIM_ASK_JOBS(Method, Request, Response)                                                   \

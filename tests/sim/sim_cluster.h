@@ -89,7 +89,9 @@ class SimCluster {
   absl::StatusOr<v1::Key> GetKey(const v1::GetKeyRequest& request);
   absl::StatusOr<v1::Key> SetKeyAttributes(const v1::SetKeyAttributesRequest& request);
   absl::StatusOr<v1::Key> RotateKey(const v1::RotateKeyRequest& request);
-  absl::StatusOr<v1::DeleteKeyResponse> DeleteKey(const v1::DeleteKeyRequest& request);
+  absl::StatusOr<v1::DeletedKey> DeleteKey(const v1::DeleteKeyRequest& request);
+  absl::StatusOr<v1::Key> RecoverDeletedKey(const v1::RecoverDeletedKeyRequest& request);
+  absl::StatusOr<v1::PurgeDeletedKeyResponse> PurgeDeletedKey(const v1::PurgeDeletedKeyRequest& request);
   absl::StatusOr<v1::CryptoResult> Crypto(const v1::CryptoOp& op);
   absl::StatusOr<v1::StartJobResponse> StartBackup(const v1::StartBackupRequest& request);
   absl::StatusOr<v1::StartJobResponse> StartRestore(const v1::StartRestoreRequest& request);

@@ -171,19 +171,42 @@ SimCaller::Outcome SimCaller::Rotate(const std::string& name) {
   return Write(name, {.kind = KeyModel::Kind::kRotate}, "RotateKey", told);
 }
 
-SimCaller::Outcome SimCaller::Destroy(const std::string& name) {
+SimCaller::Outcome SimCaller::Delete(const std::string& name) {
   v1::DeleteKeyRequest request;
   request.set_op_id(NewOpId());
   request.set_name(name);
   Told told = Insist([&]() -> absl::StatusOr<v1::Key> {
-    absl::StatusOr<v1::DeleteKeyResponse> response = cluster_.DeleteKey(request);
+    absl::StatusOr<v1::DeletedKey> response = cluster_.DeleteKey(request);
     if (!response.ok()) return response.status();
     return response->key();
   });
+  return Write(name, {.kind = KeyModel::Kind::kDelete}, "DeleteKey", told);
+}
+
+SimCaller::Outcome SimCaller::Recover(const std::string& name) {
+  v1::RecoverDeletedKeyRequest request;
+  request.set_op_id(NewOpId());
+  request.set_name(name);
+  Told told = Insist([&] { return cluster_.RecoverDeletedKey(request); });
+  return Write(name, {.kind = KeyModel::Kind::kRecover}, "RecoverDeletedKey", told);
+}
+
+SimCaller::Outcome SimCaller::Purge(const std::string& name) {
+  v1::PurgeDeletedKeyRequest request;
+  request.set_op_id(NewOpId());
+  request.set_name(name);
+  Told told = Insist([&]() -> absl::StatusOr<v1::Key> {
+    absl::StatusOr<v1::PurgeDeletedKeyResponse> response = cluster_.PurgeDeletedKey(request);
+    if (!response.ok()) return response.status();
+    v1::Key purged;
+    purged.set_name(name);
+    purged.set_version(response->version());
+    return purged;
+  });
   std::string version = told.key.version();
-  Outcome outcome = Write(name, {.kind = KeyModel::Kind::kDelete}, "DeleteKey", told);
+  Outcome outcome = Write(name, {.kind = KeyModel::Kind::kPurge}, "PurgeDeletedKey", told);
   if (outcome != Outcome::kDone) return outcome;
-  // The answer shows what was destroyed; its uid is in the tombstone.
+  // The answer names what was destroyed; its uid is in the tombstone.
   std::optional<Ledger::Dead> dead = cluster_.FindDestroyed(name, version);
   if (!dead.has_value()) {
     cluster_.scheduler().Fail("I3: no tombstone for the destroyed " + name);
@@ -192,6 +215,11 @@ SimCaller::Outcome SimCaller::Destroy(const std::string& name) {
   ledger_.Destroyed(*std::move(dead));
   CheckNothingDeadIsServed(cluster_, ledger_);
   return outcome;
+}
+
+SimCaller::Outcome SimCaller::Destroy(const std::string& name) {
+  Outcome outcome = Delete(name);
+  return outcome == Outcome::kDone ? Purge(name) : outcome;
 }
 
 void SimCaller::Sign(const std::string& name) {
@@ -221,8 +249,8 @@ void StartWorkload(SimCluster& cluster, Ledger& ledger, const WorkloadOptions& o
     cluster.scheduler().Spawn(kWorld, fmt::format("caller{}", i), [&cluster, &ledger, options, left] {
       SimScheduler& scheduler = cluster.scheduler();
       SimCaller caller(cluster, ledger);
-      uint64_t total = options.create + options.get + options.set_enabled + options.rotate + options.destroy +
-                       options.sign;
+      uint64_t total = options.create + options.get + options.set_enabled + options.rotate + options.remove +
+                       options.recover + options.purge + options.sign;
       for (int call = 0; call < options.calls_each; ++call) {
         scheduler.Sleep(absl::Microseconds(static_cast<int64_t>(
             scheduler.Draw(static_cast<uint64_t>(absl::ToInt64Microseconds(options.pause_max))))));
@@ -236,8 +264,12 @@ void StartWorkload(SimCluster& cluster, Ledger& ledger, const WorkloadOptions& o
           caller.SetEnabled(name, scheduler.Percent(50));
         } else if ((draw -= options.set_enabled) < options.rotate) {
           caller.Rotate(name);
-        } else if ((draw -= options.rotate) < options.destroy) {
-          caller.Destroy(name);
+        } else if ((draw -= options.rotate) < options.remove) {
+          caller.Delete(name);
+        } else if ((draw -= options.remove) < options.recover) {
+          caller.Recover(name);
+        } else if ((draw -= options.recover) < options.purge) {
+          caller.Purge(name);
         } else {
           caller.Sign(name);
         }

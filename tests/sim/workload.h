@@ -14,7 +14,8 @@ struct WorkloadOptions {
   int calls_each = 12;
   absl::Duration pause_max = absl::Milliseconds(600);
   // Weights of the kinds of calls.
-  uint32_t create = 22, get = 14, set_enabled = 14, rotate = 8, destroy = 8, sign = 34;
+  uint32_t create = 22, get = 14, set_enabled = 14, rotate = 8, remove = 10, recover = 5, purge = 7,
+           sign = 34;
 };
 
 // A caller that wants an answer: repeats the same op id while the outcome is open, then writes down what it
@@ -29,7 +30,10 @@ class SimCaller {
   void Get(const std::string& name);
   Outcome SetEnabled(const std::string& name, bool enabled);
   Outcome Rotate(const std::string& name);
-  Outcome Destroy(const std::string& name);
+  Outcome Delete(const std::string& name);
+  Outcome Recover(const std::string& name);
+  Outcome Purge(const std::string& name);
+  Outcome Destroy(const std::string& name);  // deletes and purges
   void Sign(const std::string& name);
   int attempts = 5;
 

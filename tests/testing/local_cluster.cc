@@ -95,7 +95,8 @@ LocalCluster::LocalCluster(size_t partitions, JobOptions options, std::optional<
   bundle_ = domain ? domain->bundle : *MakeBundle(*nodes_[0]->token, hsm_, 1);
   config_.hsm_name = "local";
   config_.administrators = {random_.NewId<PrincipalId>()};
-  config_.assignments = {{config_.administrators[0], "Managed HSM Crypto User", "/"}};
+  config_.assignments = {{config_.administrators[0], "Managed HSM Crypto User", "/"},
+                         {config_.administrators[0], "Managed HSM Crypto Officer", "/"}};
   config_.tick = absl::Milliseconds(20);
   rpc::StoredHsm hsm;
   hsm.set_id(hsm_.Raw());
@@ -103,6 +104,7 @@ LocalCluster::LocalCluster(size_t partitions, JobOptions options, std::optional<
   hsm.set_mode(rpc::HSM_MODE_ACTIVE);
   hsm.set_data_set(1);
   hsm.set_highest_data_set(1);
+  hsm.set_retention_days(90);
   hsm.set_lineage(random_.NewId<HsmId>().Raw());
   *hsm.mutable_bundle() = bundle_;
   StoreTransaction first;
@@ -153,7 +155,7 @@ void LocalCluster::StartNode(size_t index) {
   process->audit = *UseAudit::Open({.node = name(index)}, RealClock());
   process->partition =
       std::make_unique<Partition>(Partition::Options{.node = name(index), .address = name(index)},
-                                  *node.token, *process->blobs, *process->audit, RealClock(), SystemRandom());
+                                  *node.token, *process->blobs, *process->audit, clock_, SystemRandom());
   const absl::Status loaded = process->partition->LoadDomain(bundle_);
   EXPECT_TRUE(loaded.ok()) << loaded;
   MutexLock lock(mutex_);
@@ -177,7 +179,7 @@ std::shared_ptr<Coordinator> LocalCluster::Running() {
 void LocalCluster::Heartbeat(size_t index) {
   while (!stopping_) {
     if (auto process = Reach(index, "Heartbeat"); process.ok()) {
-      const absl::Duration asked_at = RealClock().Uptime();
+      const absl::Duration asked_at = clock_.Uptime();
       const rpc::HeartbeatRequest request = (*process)->partition->StatusForHeartbeat();
       if (std::shared_ptr<Coordinator> coordinator = Running()) {
         (*process)->partition->OnHeartbeat(coordinator->OnHeartbeat(request), asked_at);
@@ -195,7 +197,7 @@ void LocalCluster::Heartbeat(size_t index) {
     MutexLock lock(mutex_);
     up += node->process != nullptr;
   }
-  coordinator_ = std::make_shared<Coordinator>(config_, store_, clients, RealClock(), SystemRandom());
+  coordinator_ = std::make_shared<Coordinator>(config_, store_, clients, clock_, SystemRandom());
   const absl::Status started = coordinator_->Start();
   if (!started.ok()) {
     coordinator_.reset();
@@ -249,6 +251,15 @@ absl::Status LocalCluster::Delete(const std::string& name) {
   v1::DeleteKeyRequest request;
   request.set_name(name);
   return coordinator_->DeleteKey(caller(), request).status();
+}
+
+absl::Status LocalCluster::Destroy(const std::string& name) {
+  if (absl::Status deleted = Delete(name); !deleted.ok() && ReasonOf(deleted) != v1::REASON_KEY_NOT_FOUND) {
+    return deleted;
+  }
+  v1::PurgeDeletedKeyRequest request;
+  request.set_name(name);
+  return coordinator_->PurgeDeletedKey(caller(), request).status();
 }
 
 std::vector<std::string> LocalCluster::Names() {

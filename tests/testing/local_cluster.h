@@ -15,6 +15,7 @@
 #include "common/mutex.h"
 #include "common/status_macros.h"
 #include "common/thread.h"
+#include "common/virtual_clock.h"
 #include "coordinator/coordinator.h"
 #include "coordinator/jobs.h"
 #include "node/partition.h"
@@ -58,13 +59,15 @@ class LocalCluster {
   LocalDomain domain() const { return {keks_, hsm_, bundle_}; }
   CrashVfs& disk(size_t index) { return *nodes_[index]->disk; }
   FakeToken& token(size_t index) { return *nodes_[index]->token; }
+  VirtualClock& clock() { return clock_; }  // of the coordinator and all partitions
   Caller caller() const;
   size_t size() const { return nodes_.size(); }
   const std::string& name(size_t index) const { return config_.partitions[index].name; }
 
   absl::Status Create(const std::string& name, v1::KeyType type = v1::KEY_TYPE_OCT_HSM);
   absl::Status Delete(const std::string& name);
-  std::vector<std::string> Names();  // of all keys, as callers see them
+  absl::Status Destroy(const std::string& name);  // deletes it, if it is not, and purges it
+  std::vector<std::string> Names();               // of all keys, as callers see them
   // Waits until the job has ended, at most a minute.
   v1::Job Await(const std::string& job_id);
   ::testing::AssertionResult AwaitReady(size_t count);
@@ -89,6 +92,7 @@ class LocalCluster {
   void Heartbeat(size_t index);
   std::shared_ptr<Coordinator> Running();
 
+  VirtualClock clock_{RealClock()};
   SeededRandom random_;
   std::shared_ptr<const FakeDomain> keks_;
   HsmId hsm_;

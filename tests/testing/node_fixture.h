@@ -145,28 +145,30 @@ class TestNode {
     if (absl::Status activated = Activate(*records, attempt); !activated.ok()) return activated;
     return records;
   }
-  absl::StatusOr<rpc::SealedRecord> Change(const rpc::KeyRecords& records, const rpc::SetAttributes& set) {
+  // From the head in `records`; `what` has the operation.
+  absl::StatusOr<rpc::SealedRecord> Transition(const rpc::KeyRecords& records, rpc::TransitionRequest what) {
     KeyHead head = *DecodeHead(records.head());
+    *what.mutable_fence() = fence();
+    what.set_uid(head.uid.Raw());
+    what.set_revision(head.revision);
+    what.set_now(absl::ToUnixSeconds(clock.Now()));
+    HSM_ASSIGN_OR_RETURN(rpc::TransitionResponse response, partition_->Transition(what));
+    return response.head();
+  }
+  absl::StatusOr<rpc::SealedRecord> Change(const rpc::KeyRecords& records, const rpc::SetAttributes& set) {
     rpc::TransitionRequest request;
-    *request.mutable_fence() = fence();
-    request.set_uid(head.uid.Raw());
-    request.set_revision(head.revision);
-    request.set_now(absl::ToUnixSeconds(clock.Now()));
     *request.mutable_set_attributes() = set;
-    auto response = partition_->Transition(request);
-    if (!response.ok()) return response.status();
-    return response->head();
+    return Transition(records, request);
   }
   absl::StatusOr<rpc::SealedRecord> Tombstone(const rpc::KeyRecords& records) {
-    KeyHead head = *DecodeHead(records.head());
     rpc::TransitionRequest request;
-    *request.mutable_fence() = fence();
-    request.set_uid(head.uid.Raw());
-    request.set_revision(head.revision);
     request.set_tombstone(true);
-    auto response = partition_->Transition(request);
-    if (!response.ok()) return response.status();
-    return response->head();
+    return Transition(records, request);
+  }
+  absl::StatusOr<rpc::SealedRecord> SoftDelete(const rpc::KeyRecords& records, int64_t scheduled_purge) {
+    rpc::TransitionRequest request;
+    request.mutable_soft_delete()->set_scheduled_purge(scheduled_purge);
+    return Transition(records, request);
   }
   absl::StatusOr<bool> Revoke(const rpc::SealedRecord& head) {
     rpc::ControlRequest request;
