@@ -143,6 +143,7 @@ TEST_F(KeyDeleteTest, RetentionEndsByTimeThatHasPassed) {
   cluster_.clock().Jump(200 * day);
   ASSERT_TRUE(pass(absl::Minutes(2)));
   EXPECT_TRUE(Eventually([&] { return coordinator().Status().deleted_keys() == 0; }));
+  ASSERT_TRUE(cluster_.AwaitReady(3));
   EXPECT_THAT(Create("k"), IsOk());
 }
 
