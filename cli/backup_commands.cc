@@ -24,13 +24,6 @@ struct JobArguments {
 };
 using Arguments = std::shared_ptr<JobArguments>;
 
-absl::StatusOr<std::string> OpIdOf(const JobArguments& a) {
-  if (a.op_id.empty()) return std::string();
-  auto id = OpId::FromHexText(a.op_id);
-  if (!id) return Error(v1::REASON_INVALID_ARGUMENT, "--op-id takes 32 hex digits");
-  return id->Raw();
-}
-
 absl::StatusOr<v1::BackupTarget> TargetOf(const JobArguments& a) {
   if (!a.target.starts_with('/')) {
     return Error(v1::REASON_INVALID_ARGUMENT, "--target takes an absolute path on the coordinator's host");
@@ -102,7 +95,7 @@ absl::Status PlanBackup(const JobArguments& a) {
 absl::Status StartBackup(const JobArguments& a) {
   v1::StartBackupRequest request;
   HSM_ASSIGN_OR_RETURN(*request.mutable_target(), TargetOf(a));
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   if (a.min_throughput) request.set_min_throughput(*a.min_throughput);
   request.set_allow_degraded(a.allow_degraded);
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
@@ -113,7 +106,7 @@ absl::Status StartBackup(const JobArguments& a) {
 absl::Status StartRestore(const JobArguments& a) {
   v1::StartRestoreRequest request;
   HSM_ASSIGN_OR_RETURN(*request.mutable_target(), TargetOf(a));
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   request.set_folder(a.folder);
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   HSM_ASSIGN_OR_RETURN(v1::StartJobResponse started, client->StartRestore(request));
@@ -122,7 +115,7 @@ absl::Status StartRestore(const JobArguments& a) {
 
 absl::Status RollBack(const JobArguments& a) {
   v1::RollbackRestoreRequest request;
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   request.set_discard_changes(a.discard);
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   HSM_ASSIGN_OR_RETURN(v1::RestoreResult result, client->RollbackRestore(request));

@@ -50,4 +50,11 @@ absl::StatusOr<std::string> ParseBytesOption(const std::string& option, const st
   return ToString(*bytes);
 }
 
+absl::StatusOr<std::string> ParseOpIdOption(const std::string& text) {
+  if (text.empty()) return std::string();
+  auto id = OpId::FromHexText(text);
+  if (!id) return Error(v1::REASON_INVALID_ARGUMENT, "--op-id takes 32 hex digits");
+  return id->Raw();
+}
+
 }  // namespace hsm::cli

@@ -21,5 +21,7 @@ void Pause(absl::Duration time);
 absl::StatusOr<int64_t> ParseTimeOption(const std::string& option, const std::string& text);
 // Base64url, padding optional. INVALID_ARGUMENT names `option`.
 absl::StatusOr<std::string> ParseBytesOption(const std::string& option, const std::string& text);
+// --op-id: 16 bytes from 32 hex digits; "" for "".
+absl::StatusOr<std::string> ParseOpIdOption(const std::string& text);
 
 }  // namespace hsm::cli

@@ -28,13 +28,6 @@ struct KeyArguments {
 };
 using Arguments = std::shared_ptr<KeyArguments>;
 
-absl::StatusOr<std::string> OpIdOf(const KeyArguments& a) {
-  if (a.op_id.empty()) return std::string();
-  auto id = OpId::FromHexText(a.op_id);
-  if (!id) return Error(v1::REASON_INVALID_ARGUMENT, "--op-id takes 32 hex digits");
-  return id->Raw();
-}
-
 template <typename Request>
 absl::Status AddOperations(const std::vector<std::string>& names, Request& request) {
   for (const std::string& name : names) {
@@ -98,7 +91,7 @@ absl::Status CreateKey(const KeyArguments& a) {
   }
   if (a.size) request.set_size_bits(*a.size);
   if (a.disabled) request.set_enabled(false);
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   HSM_RETURN_IF_ERROR(AddOperations(a.ops, request));
   HSM_RETURN_IF_ERROR(AddTags(a.tags, request));
   HSM_RETURN_IF_ERROR(AddDates(a, request));
@@ -114,22 +107,19 @@ absl::Status ShowKey(const KeyArguments& a) {
   return PrintKey(client->GetKey(request));
 }
 
-// Prints all pages `next` gives, or the first `max_results` keys.
-template <typename Next>
-absl::Status PrintList(uint32_t max_results, Next next) {
+// Prints all pages `next` gives, or the first `max_results` keys; `add` puts one into both forms.
+template <typename Next, typename Add>
+absl::Status PrintPages(uint32_t max_results, std::vector<std::string> heading, Next next, Add add) {
   Json keys = Json::Array();
-  std::vector<std::vector<std::string>> rows = {{"NAME", "VERSION", "TYPE", "ENABLED", "CREATED", "EXPIRES"}};
+  std::vector<std::vector<std::string>> rows = {std::move(heading)};
   std::string token;
   uint32_t shown = 0;
   for (int page = 0; page < kPagesMax; ++page) {
-    HSM_ASSIGN_OR_RETURN(v1::ListKeysResponse response, next(token));
-    for (const v1::Key& key : response.keys()) {
+    HSM_ASSIGN_OR_RETURN(auto response, next(token));
+    for (const auto& key : response.keys()) {
       if (max_results != 0 && shown == max_results) break;
       ++shown;
-      keys.Add(KeyJson(key));
-      rows.push_back({key.name(), key.version(), KeyTypeName(key.public_key().type()),
-                      key.attributes().enabled() ? "yes" : "no", TimeText(key.attributes().created()),
-                      TimeText(key.attributes().expires())});
+      add(key, keys, rows);
     }
     token = response.next_page_token();
     if (token.empty() || (max_results != 0 && shown == max_results)) break;
@@ -138,11 +128,25 @@ absl::Status PrintList(uint32_t max_results, Next next) {
   return absl::OkStatus();
 }
 
+template <typename Next>
+absl::Status PrintList(uint32_t max_results, Next next) {
+  return PrintPages(
+      max_results, {"NAME", "VERSION", "TYPE", "ENABLED", "CREATED", "EXPIRES"}, next,
+      [](const v1::Key& key, Json& keys, std::vector<std::vector<std::string>>& rows) {
+        keys.Add(KeyJson(key));
+        rows.push_back({key.name(), key.version(), KeyTypeName(key.public_key().type()),
+                        key.attributes().enabled() ? "yes" : "no", TimeText(key.attributes().created()),
+                        TimeText(key.attributes().expires())});
+      });
+}
+
+uint32_t PageSize(uint32_t max_results) { return max_results == 0 ? 500 : std::min(max_results, 500u); }
+
 absl::Status ListKeys(const KeyArguments& a) {
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   return PrintList(a.max_results, [&](const std::string& token) {
     v1::ListKeysRequest request;
-    request.set_page_size(a.max_results == 0 ? 500 : std::min(a.max_results, 500u));
+    request.set_page_size(PageSize(a.max_results));
     request.set_page_token(token);
     return client->ListKeys(request);
   });
@@ -161,7 +165,7 @@ absl::Status ListVersions(const KeyArguments& a) {
 absl::Status SetAttributes(const KeyArguments& a) {
   v1::SetKeyAttributesRequest request;
   request.set_name(a.name);
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   if (a.enabled) request.set_enabled(*a.enabled == "true");
   if (a.revision) request.set_revision(*a.revision);
   HSM_RETURN_IF_ERROR(AddDates(a, request));
@@ -176,7 +180,7 @@ absl::Status SetAttributes(const KeyArguments& a) {
 absl::Status RotateKey(const KeyArguments& a) {
   v1::RotateKeyRequest request;
   request.set_name(a.name);
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   return PrintKey(client->RotateKey(request));
 }
@@ -184,7 +188,7 @@ absl::Status RotateKey(const KeyArguments& a) {
 absl::Status DeleteKey(const KeyArguments& a) {
   v1::DeleteKeyRequest request;
   request.set_name(a.name);
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   return PrintDeleted(client->DeleteKey(request));
 }
@@ -198,34 +202,26 @@ absl::Status ShowDeleted(const KeyArguments& a) {
 
 absl::Status ListDeleted(const KeyArguments& a) {
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
-  Json keys = Json::Array();
-  std::vector<std::vector<std::string>> rows = {{"NAME", "VERSION", "TYPE", "DELETED", "PURGE"}};
-  std::string token;
-  uint32_t shown = 0;
-  for (int pages = 0; pages < kPagesMax; ++pages) {
-    v1::ListDeletedKeysRequest request;
-    request.set_page_size(500);
-    request.set_page_token(token);
-    HSM_ASSIGN_OR_RETURN(v1::ListDeletedKeysResponse page, client->ListDeletedKeys(request));
-    for (const v1::DeletedKey& deleted : page.keys()) {
-      if (a.max_results != 0 && shown == a.max_results) break;
-      ++shown;
-      keys.Add(DeletedKeyJson(deleted));
-      rows.push_back({deleted.key().name(), deleted.key().version(),
-                      KeyTypeName(deleted.key().public_key().type()), TimeText(deleted.deleted()),
-                      TimeText(deleted.scheduled_purge())});
-    }
-    token = page.next_page_token();
-    if (token.empty() || (a.max_results != 0 && shown == a.max_results)) break;
-  }
-  Print(Json::Object({{"keys", keys}}), Columns(rows));
-  return absl::OkStatus();
+  return PrintPages(
+      a.max_results, {"NAME", "VERSION", "TYPE", "DELETED", "PURGE"},
+      [&](const std::string& token) {
+        v1::ListDeletedKeysRequest request;
+        request.set_page_size(PageSize(a.max_results));
+        request.set_page_token(token);
+        return client->ListDeletedKeys(request);
+      },
+      [](const v1::DeletedKey& deleted, Json& keys, std::vector<std::vector<std::string>>& rows) {
+        const v1::Key& key = deleted.key();
+        keys.Add(DeletedKeyJson(deleted));
+        rows.push_back({key.name(), key.version(), KeyTypeName(key.public_key().type()),
+                        TimeText(deleted.deleted()), TimeText(deleted.scheduled_purge())});
+      });
 }
 
 absl::Status RecoverKey(const KeyArguments& a) {
   v1::RecoverDeletedKeyRequest request;
   request.set_name(a.name);
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   return PrintKey(client->RecoverDeletedKey(request));
 }
@@ -233,7 +229,7 @@ absl::Status RecoverKey(const KeyArguments& a) {
 absl::Status PurgeKey(const KeyArguments& a) {
   v1::PurgeDeletedKeyRequest request;
   request.set_name(a.name);
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   HSM_ASSIGN_OR_RETURN(v1::PurgeDeletedKeyResponse purged, client->PurgeDeletedKey(request));
   Print(

@@ -3,8 +3,6 @@
 #include <string>
 #include <vector>
 
-#include <strings.h>
-
 #include "cli/commands.h"
 #include "cli/connect.h"
 #include "cli/documents.h"
@@ -13,6 +11,7 @@
 #include "common/file.h"
 #include "common/ids.h"
 #include "common/status_macros.h"
+#include "common/text.h"
 #include "fmt/format.h"
 
 namespace hsm::cli {
@@ -28,13 +27,6 @@ struct RoleArguments {
 };
 
 absl::Status Usage(std::string_view problem) { return Error(v1::REASON_INVALID_ARGUMENT, problem); }
-
-absl::StatusOr<std::string> OpIdOf(const RoleArguments& a) {
-  if (a.op_id.empty()) return std::string();
-  auto id = OpId::FromHexText(a.op_id);
-  if (!id) return Usage("--op-id takes 32 hex digits");
-  return id->Raw();
-}
 
 bool IsGuid(std::string_view text) { return GuidBytes(text.substr(text.find_last_of('/') + 1)).has_value(); }
 
@@ -59,7 +51,7 @@ absl::StatusOr<std::string> RoleGuid(Client& client, const std::string& text) {
   if (IsGuid(text)) return text.substr(text.find_last_of('/') + 1);
   HSM_ASSIGN_OR_RETURN(std::vector<v1::RoleDefinition> all, AllDefinitions(client, false));
   for (const v1::RoleDefinition& role : all) {
-    if (strcasecmp(role.role_name().c_str(), text.c_str()) == 0) return role.name();
+    if (EqualsIgnoringCase(role.role_name(), text)) return role.name();
   }
   return Error(v1::REASON_NOT_FOUND,
                fmt::format("no role is called \"{}\"; `qhsm role definition list` shows all", text));
@@ -152,7 +144,7 @@ absl::StatusOr<v1::PutRoleDefinitionRequest> DecodeDefinition(const std::string&
 
 absl::Status PutDefinition(const RoleArguments& a, bool update) {
   HSM_ASSIGN_OR_RETURN(v1::PutRoleDefinitionRequest request, DecodeDefinition(a.definition));
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   if (!a.name.empty()) request.set_name(a.name);
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   if (update) {
@@ -171,7 +163,7 @@ absl::Status UpdateDefinition(const RoleArguments& a) { return PutDefinition(a, 
 absl::Status DeleteDefinition(const RoleArguments& a) {
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   v1::DeleteRoleDefinitionRequest request;
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   HSM_ASSIGN_OR_RETURN(*request.mutable_name(), RoleGuid(*client, a.name));
   HSM_ASSIGN_OR_RETURN(v1::RoleDefinition role, client->DeleteRoleDefinition(request));
   return PrintDefinition(role);
@@ -200,7 +192,7 @@ absl::StatusOr<std::vector<v1::RoleAssignment>> FindAssignments(Client& client, 
     HSM_ASSIGN_OR_RETURN(v1::ListRoleAssignmentsResponse response, client.ListRoleAssignments(request));
     for (const v1::RoleAssignment& assignment : response.assignments()) {
       const std::string& id = assignment.role_definition_id();
-      if (role.empty() || strcasecmp(id.substr(id.find_last_of('/') + 1).c_str(), role.c_str()) == 0) {
+      if (role.empty() || EqualsIgnoringCase(id.substr(id.find_last_of('/') + 1), role)) {
         found.push_back(assignment);
       }
     }
@@ -237,7 +229,7 @@ absl::Status ShowAssignment(const RoleArguments& a) {
 absl::Status CreateAssignment(const RoleArguments& a) {
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   v1::PutRoleAssignmentRequest request;
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   request.set_scope(a.scope);
   request.set_name(a.name);
   request.set_principal_id(a.assignee);
@@ -249,7 +241,7 @@ absl::Status CreateAssignment(const RoleArguments& a) {
 absl::Status DeleteAssignment(const RoleArguments& a) {
   HSM_ASSIGN_OR_RETURN(auto client, Connect());
   v1::DeleteRoleAssignmentRequest request;
-  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), OpIdOf(a));
+  HSM_ASSIGN_OR_RETURN(*request.mutable_op_id(), ParseOpIdOption(a.op_id));
   request.set_scope(a.scope);
   request.set_name(a.name);
   if (a.name.empty()) {

@@ -3,17 +3,9 @@
 #include <algorithm>
 #include <vector>
 
+#include "common/median.h"
+
 namespace hsm {
-namespace {
-
-absl::Duration Median(std::vector<absl::Duration>& of) {
-  auto median = of.begin() + static_cast<ptrdiff_t>((of.size() - 1) / 2);
-  std::nth_element(of.begin(), median, of.end());
-  return *median;
-}
-
-}  // namespace
-
 WitnessedTime::WitnessedTime(int64_t seconds, absl::Duration own)
     : witnessed_(absl::FromUnixSeconds(seconds)), own_(own) {}
 
@@ -25,7 +17,7 @@ void WitnessedTime::Resume(const Uptimes& then, const Uptimes& now) {
     if (before == then.end()) continue;
     passed.push_back(uptime >= before->second ? uptime - before->second : uptime);
   }
-  if (!passed.empty()) witnessed_ += Median(passed);
+  if (!passed.empty()) witnessed_ += LowerMedian(passed);
 }
 
 int64_t WitnessedTime::Advance(absl::Duration own, const Uptimes& others) {
@@ -39,7 +31,7 @@ int64_t WitnessedTime::Advance(absl::Duration own, const Uptimes& others) {
     if (uptime < known->second - absl::Minutes(10)) known->second = uptime;
     theirs.push_back(uptime - known->second);
   }
-  if (!theirs.empty()) passed = std::clamp(Median(theirs), absl::ZeroDuration(), passed);
+  if (!theirs.empty()) passed = std::clamp(LowerMedian(theirs), absl::ZeroDuration(), passed);
   witnessed_ += passed;
   own_ += passed;
   for (auto& [name, counted] : others_) counted += passed;

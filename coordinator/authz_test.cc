@@ -5,18 +5,14 @@
 #include "common/error.h"
 #include "coordinator/builtin_roles.h"
 #include "tests/testing/matchers.h"
+#include "tests/testing/numbered.h"
 
 namespace hsm {
 namespace {
 
 using testing::HasReason;
+using testing::Numbered;
 
-template <typename Id>
-Id Numbered(uint8_t n) {
-  Id id;
-  id.value[15] = n;
-  return id;
-}
 PrincipalId Principal(uint8_t n) { return Numbered<PrincipalId>(n); }
 const PrincipalId kAdmin = Principal(1), kUser = Principal(2), kScoped = Principal(3), kNobody = Principal(4);
 const RoleId kCustom = Numbered<RoleId>(9);

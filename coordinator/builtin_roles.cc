@@ -3,9 +3,8 @@
 #include <array>
 #include <initializer_list>
 
-#include <strings.h>
-
 #include "common/check.h"
+#include "common/text.h"
 
 namespace hsm {
 namespace {
@@ -85,7 +84,7 @@ const RoleDefinition* FindBuiltInRole(const RoleId& id) {
 const RoleDefinition* FindBuiltInRole(std::string_view name_or_guid) {
   if (std::optional<RoleId> id = ParseGuid<RoleId>(name_or_guid)) return FindBuiltInRole(*id);
   for (const RoleDefinition& role : Roles()) {
-    if (SameRoleName(role.name, name_or_guid)) return &role;
+    if (EqualsIgnoringCase(role.name, name_or_guid)) return &role;
   }
   return nullptr;
 }

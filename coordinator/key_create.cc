@@ -67,10 +67,8 @@ absl::StatusOr<v1::Key> Keys::Create(const Caller& caller, const v1::CreateKeyRe
   HSM_RETURN_IF_ERROR(core_.Allow(caller, DataAction::kKeysCreate, "CreateKey", request.name()));
   HSM_RETURN_IF_ERROR(core_.MayChange());
   HSM_ASSIGN_OR_RETURN(rpc::NewKey wanted, DecodeCreate(request));
-  v1::CreateKeyRequest bare = request;
-  bare.clear_op_id();
   HSM_ASSIGN_OR_RETURN(OpIds::Begun begun,
-                       op_ids_.Begin(caller, request.op_id(), "CreateKey", StableBytes(bare)));
+                       op_ids_.Begin(caller, request.op_id(), "CreateKey", BareBytes(request)));
   if (begun.before.has_value()) return FinishStaged(*begun.before);
   HSM_RETURN_IF_ERROR(CheckFree(request.name()));
   rpc::GenerateRequest generate;
@@ -89,10 +87,8 @@ absl::StatusOr<v1::Key> Keys::Create(const Caller& caller, const v1::CreateKeyRe
 absl::StatusOr<v1::Key> Keys::Rotate(const Caller& caller, const v1::RotateKeyRequest& request) {
   HSM_RETURN_IF_ERROR(core_.Allow(caller, DataAction::kKeysRotate, "RotateKey", request.name()));
   HSM_RETURN_IF_ERROR(core_.MayChange());
-  v1::RotateKeyRequest bare = request;
-  bare.clear_op_id();
   HSM_ASSIGN_OR_RETURN(OpIds::Begun begun,
-                       op_ids_.Begin(caller, request.op_id(), "RotateKey", StableBytes(bare)));
+                       op_ids_.Begin(caller, request.op_id(), "RotateKey", BareBytes(request)));
   if (begun.before.has_value()) return FinishStaged(*begun.before);
   HSM_ASSIGN_OR_RETURN(KeyEntryPtr entry, Live(request.name()));
   if (entry->versions.size() >= limits::kKeyVersionsMax) {
@@ -139,12 +135,7 @@ absl::StatusOr<v1::Key> Keys::CommitStaged(const Caller& caller, std::string_vie
   change.guards.push_back(StoreGuard::Absent(store_key::Aborted(staged.attempt)));
   change.read_on_conflict = {head_key, begun.key};
   HSM_ASSIGN_OR_RETURN(change.ops, PutKeyOps(view->data_set, staged.records, staged.proved));
-  rpc::StoredOp record;
-  record.set_operation(std::string(operation));
-  record.set_response(answer.SerializeAsString());
-  record.set_time_ms(absl::ToUnixMillis(core_.clock.Now()));
-  record.set_uid(staged.head.uid.Raw());
-  record.set_revision(staged.head.revision);
+  rpc::StoredOp record = OpRecordOf(*change.audit, staged.head, false, answer.SerializeAsString());
   record.set_attempt(staged.attempt.Raw());
   OpIds::AddRecord(begun, record, change);
   change.applied = [this, before, staged](StoreRevision revision) {
@@ -198,10 +189,7 @@ absl::Status Keys::WaitActive(const OpId& attempt, const KeyUid& uid, Revision r
 }
 
 absl::StatusOr<v1::Key> Keys::FinishStaged(const rpc::StoredOp& before) {
-  v1::Key answer;
-  if (!answer.ParseFromString(before.response())) {
-    return Error(v1::REASON_RECORD_CORRUPT, "the op record's answer does not parse");
-  }
+  HSM_ASSIGN_OR_RETURN(v1::Key answer, ParseAnswer<v1::Key>(before.response()));
   std::optional<OpId> attempt = OpId::From(before.attempt());
   std::optional<KeyUid> uid = KeyUid::From(before.uid());
   if (!attempt.has_value() || !uid.has_value()) return answer;

@@ -7,7 +7,6 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "common/error.h"
 #include "common/status_macros.h"
 #include "coordinator/caller.h"
 #include "coordinator/core.h"
@@ -71,13 +70,9 @@ class Keys {
   template <typename Answer, typename Request>
   absl::StatusOr<Answer> DoOnce(const Caller& caller, std::string_view operation, const Request& request,
                                 const ChangeAttempt& attempt) {
-    Request bare = request;
-    bare.clear_op_id();
     HSM_ASSIGN_OR_RETURN(std::string bytes, ChangeOnce(caller, operation, request.name(), request.op_id(),
-                                                       StableBytes(bare), attempt));
-    Answer answer;
-    if (answer.ParseFromString(bytes)) return answer;
-    return Error(v1::REASON_RECORD_CORRUPT, "the op record's answer does not parse");
+                                                       BareBytes(request), attempt));
+    return ParseAnswer<Answer>(bytes);
   }
   struct HeadChange {
     AuditFields audit;

@@ -7,6 +7,7 @@
 #include <google/protobuf/message_lite.h>
 
 #include "absl/status/statusor.h"
+#include "common/error.h"
 #include "common/mutex.h"
 #include "coordinator/caller.h"
 #include "coordinator/core.h"
@@ -52,5 +53,18 @@ class OpIds {
 
 // The same bytes for the same message, maps included: what request hashes are made of.
 std::string StableBytes(const google::protobuf::MessageLite& message);
+// Of a request without its op id: what Begin wants.
+template <typename Request>
+std::string BareBytes(Request request) {
+  request.clear_op_id();
+  return StableBytes(request);
+}
+// The answer that an op record remembers. RECORD_CORRUPT if it does not parse.
+template <typename Answer>
+absl::StatusOr<Answer> ParseAnswer(const std::string& bytes) {
+  Answer answer;
+  if (answer.ParseFromString(bytes)) return answer;
+  return Error(v1::REASON_RECORD_CORRUPT, "the op record's answer does not parse");
+}
 
 }  // namespace hsm

@@ -3,7 +3,7 @@
 #include <iterator>
 #include <string>
 
-#include <strings.h>
+#include "common/text.h"
 
 namespace hsm {
 namespace {
@@ -103,10 +103,8 @@ std::string FullActionName(DataAction action) { return std::string(kPrefix).appe
 
 std::optional<DataAction> FindAction(std::string_view full_name) {
   for (size_t i = 0; i < std::size(kNames); ++i) {
-    std::string known = FullActionName(static_cast<DataAction>(i));
-    if (known.size() == full_name.size() && strncasecmp(known.data(), full_name.data(), known.size()) == 0) {
-      return static_cast<DataAction>(i);
-    }
+    const auto action = static_cast<DataAction>(i);
+    if (EqualsIgnoringCase(FullActionName(action), full_name)) return action;
   }
   return std::nullopt;
 }

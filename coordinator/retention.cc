@@ -1,10 +1,10 @@
 #include "coordinator/retention.h"
 
-#include <algorithm>
 #include <vector>
 
 #include "common/error.h"
 #include "common/log.h"
+#include "common/median.h"
 #include "common/mutant.h"
 
 namespace hsm {
@@ -12,12 +12,6 @@ namespace {
 
 constexpr size_t kPurgePage = 64;
 constexpr absl::Duration kBehindMax = absl::Seconds(10);  // heartbeats are younger than that when all is well
-
-int64_t Median(std::vector<int64_t> of) {
-  auto median = of.begin() + static_cast<ptrdiff_t>((of.size() - 1) / 2);
-  std::nth_element(of.begin(), median, of.end());
-  return *median;
-}
 
 }  // namespace
 
@@ -50,7 +44,7 @@ absl::Status Retention::Tick() {
   now_ = time_->Advance(core_.clock.Uptime(), uptimes);
   HSM_RETURN_IF_ERROR(Keep(uptimes));
   walls.push_back(absl::ToUnixSeconds(core_.clock.Now()));
-  return PurgeDue(Median(std::move(walls)));
+  return PurgeDue(LowerMedian(std::move(walls)));
 }
 
 bool Retention::Waits() const {

@@ -1,15 +1,14 @@
 #include "coordinator/role_rules.h"
 
-#include <openssl/sha.h>
-#include <strings.h>
-
 #include <algorithm>
 
+#include "common/aead.h"
 #include "common/error.h"
 #include "common/limits.h"
 #include "common/mutant.h"
 #include "common/record.h"
 #include "common/status_macros.h"
+#include "common/text.h"
 #include "coordinator/builtin_roles.h"
 
 namespace hsm {
@@ -43,9 +42,7 @@ absl::Status TooMany(std::string_view what, uint32_t limit, std::string_view set
 // A GUID that follows from what the assignment says, so that seeding twice makes one.
 AssignmentId SeedId(const RoleAssignment& assignment) {
   std::string text = assignment.principal.Raw() + assignment.role.Raw() + assignment.scope;
-  std::string hash(SHA256_DIGEST_LENGTH, '\0');
-  SHA256(reinterpret_cast<const uint8_t*>(text.data()), text.size(), reinterpret_cast<uint8_t*>(hash.data()));
-  return *AssignmentId::From(std::string_view(hash).substr(0, 16));
+  return *AssignmentId::From(StringView(Sha256(View(text))).substr(0, 16));
 }
 
 }  // namespace
@@ -67,13 +64,9 @@ const RoleDefinition* RoleSet::Find(std::string_view name_or_guid) const {
   if (std::optional<RoleId> id = ParseGuid<RoleId>(name_or_guid)) return Find(*id);
   if (const RoleDefinition* role = FindBuiltInRole(name_or_guid)) return role;
   for (const auto& [id, role] : custom) {
-    if (SameRoleName(role.name, name_or_guid)) return &role;
+    if (EqualsIgnoringCase(role.name, name_or_guid)) return &role;
   }
   return nullptr;
-}
-
-bool SameRoleName(std::string_view a, std::string_view b) {
-  return a.size() == b.size() && strncasecmp(a.data(), b.data(), a.size()) == 0;
 }
 
 absl::StatusOr<std::string_view> KeyOfScope(std::string_view scope) {

@@ -43,8 +43,6 @@ struct RoleSet {
   const RoleDefinition* Find(std::string_view name_or_guid) const;
 };
 
-bool SameRoleName(std::string_view a, std::string_view b);  // in any case
-
 // The key's name; empty for "/" and "/keys", which both mean the whole HSM. INVALID_ARGUMENT for what is no
 // scope.
 absl::StatusOr<std::string_view> KeyOfScope(std::string_view scope);

@@ -4,19 +4,15 @@
 
 #include "coordinator/builtin_roles.h"
 #include "tests/testing/matchers.h"
+#include "tests/testing/numbered.h"
 
 namespace hsm {
 namespace {
 
 using testing::HasReason;
 using testing::IsOk;
+using testing::Numbered;
 
-template <typename Id>
-Id Numbered(uint8_t n) {
-  Id id;
-  id.value[15] = n;
-  return id;
-}
 const RoleId kCustom = Numbered<RoleId>(9);
 
 RoleDefinition Custom(uint8_t n, const std::string& name) {

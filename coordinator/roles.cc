@@ -31,14 +31,6 @@ absl::Status NoAssignment(const AssignmentId& id, std::string_view scope) {
                "there is no role assignment " + GuidText(id) + " at " + std::string(scope));
 }
 
-// The same request without its op id, as bytes that stand for it.
-template <typename Request>
-std::string BareBytes(const Request& request) {
-  Request bare = request;
-  bare.clear_op_id();
-  return StableBytes(bare);
-}
-
 }  // namespace
 
 // --- look --------------------------------------------------------------------------------------------------
@@ -212,11 +204,7 @@ absl::StatusOr<Answer> Roles::Change(const Caller& caller, std::string_view oper
                                      const Decide& decide) {
   HSM_ASSIGN_OR_RETURN(std::string bytes,
                        Apply(caller, {operation, request.op_id(), BareBytes(request)}, decide));
-  Answer answer;
-  if (!answer.ParseFromString(bytes)) {
-    return Error(v1::REASON_RECORD_CORRUPT, "the op record's answer does not parse");
-  }
-  return answer;
+  return ParseAnswer<Answer>(bytes);
 }
 
 absl::StatusOr<std::string> Roles::Apply(const Caller& caller, const Asked& asked, const Decide& decide) {

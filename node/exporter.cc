@@ -12,8 +12,6 @@ namespace {
 constexpr KeySpec kProfileSpec{v1::KEY_TYPE_OCT_HSM, v1::CURVE_UNSPECIFIED,
                                256};  // wrapping costs the same for all
 
-constexpr int64_t kTimeSlack = 3'600;  // by which the coordinator's time may be behind this node's
-
 absl::Status CheckBackupId(const std::string& id) {
   if (id.size() == 16) return absl::OkStatus();
   return Error(v1::REASON_INVALID_ARGUMENT, "backup_id has 16 bytes");
@@ -107,7 +105,7 @@ absl::StatusOr<rpc::ImportResponse> Exporter::Import(const rpc::ImportRequest& r
     head.data_set = request.data_set();
     if (head.state == KeyState::kDeleted && head.deleted && head.scheduled_purge) {
       // The time to its purge begins again, never shorter.
-      if (request.now() < core_.time.Seconds() - kTimeSlack) {
+      if (request.now() < core_.time.Seconds() - kNodeTimeSlack) {
         return Error(v1::REASON_INVALID_ARGUMENT, "a deleted key is imported with the time of now");
       }
       const int64_t again = request.now() + (*head.scheduled_purge - *head.deleted);

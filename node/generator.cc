@@ -10,7 +10,6 @@ namespace hsm {
 namespace {
 
 constexpr int64_t kRetentionMin = int64_t{limits::kRetentionDaysMin} * 86'400;
-constexpr int64_t kTimeSlack = 3'600;  // by which this node's time and the coordinator's may differ
 
 absl::Status CheckOperations(const KeySpec& spec, OperationSet operations) {
   if (operations != 0 && (operations & ~OperationsThatFit(spec)) == 0) return absl::OkStatus();
@@ -129,7 +128,7 @@ absl::StatusOr<rpc::GenerateResponse> Generator::Generate(const rpc::GenerateReq
 absl::Status Generator::CheckTombstone(const KeyHead& head) {
   if (!head.purge_protection || HSM_MUTANT("node-ignores-purge-protection")) return absl::OkStatus();
   const bool due = head.state == KeyState::kDeleted && head.scheduled_purge &&
-                   *head.scheduled_purge <= core_.time.Seconds() + kTimeSlack;
+                   *head.scheduled_purge <= core_.time.Seconds() + kNodeTimeSlack;
   if (due) return absl::OkStatus();
   return Error(v1::REASON_CONFLICT, "the key is protected from being purged before its date");
 }
@@ -161,7 +160,7 @@ absl::StatusOr<rpc::TransitionResponse> Generator::Transition(const rpc::Transit
   } else if (request.has_soft_delete()) {
     if (head.state != KeyState::kActive) return Error(v1::REASON_CONFLICT, "the key is deleted already");
     const int64_t purge = request.soft_delete().scheduled_purge();
-    if (purge < core_.time.Seconds() + kRetentionMin - kTimeSlack) {
+    if (purge < core_.time.Seconds() + kRetentionMin - kNodeTimeSlack) {
       return Error(v1::REASON_INVALID_ARGUMENT, "a deleted key is kept for 7 days or more");
     }
     head.state = KeyState::kDeleted;

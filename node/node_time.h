@@ -11,6 +11,9 @@
 
 namespace hsm {
 
+// Seconds by which this node's time and a coordinator's may differ.
+inline constexpr int64_t kNodeTimeSlack = 3'600;
+
 class NodeTime {
  public:
   // Goes on where an earlier process of this node left off: with its own uptime since then, or since this
