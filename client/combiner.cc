@@ -18,7 +18,7 @@ constexpr double kWorthFewer = 0.97;    // fewer lanes may cost this much
 constexpr absl::Duration kPauseFirst = absl::Seconds(1);
 constexpr absl::Duration kPauseMax = absl::Seconds(16);
 constexpr absl::Duration kYieldLong =
-    absl::Milliseconds(1);                                  // somebody else's time slice, not a caller's turn
+    absl::Milliseconds(1);                                 // somebody else's time slice, not a caller's turn
 constexpr int32_t kNoYieldFirst = 16, kNoYieldMax = 1024;  // batches that wait for nobody after that
 
 }  // namespace

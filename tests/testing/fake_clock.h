@@ -18,8 +18,8 @@ class FakeClock final : public Clock {
   bool Await(Mutex& mutex, CondVar& changed, const std::function<bool()>& ready,
              absl::Duration timeout) override HSM_REQUIRES(mutex);
 
-  void Advance(absl::Duration by);        // both times
-  void JumpWallClock(absl::Duration by);  // Now only, also backwards
+  void Advance(absl::Duration by);                    // both times
+  void JumpWallClock(absl::Duration by);              // Now only, also backwards
   size_t waiters() const { return waiters_.load(); }  // calls that are inside Await
 
  private:
